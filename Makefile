@@ -1,0 +1,37 @@
+# make install   .venv with everything for development
+# make test      what CI runs: ruff, mypy, pytest
+# make demo      the codec as a user has it: .venv-demo, without torch
+# make clean     remove everything that make made
+
+PYTHON ?= python3
+NATIVE := CMakeLists.txt $(wildcard cpp_ext/*.cpp cpp_ext/*.hpp)
+STAMP := .narrowbit-installed
+
+# Python sources are imported from the tree, so only these make an installation stale. Editable, because a plain
+# installation would be hidden by the tree's own cpp_ext, which has no compiled module in it.
+.venv/$(STAMP): pyproject.toml constraints.txt $(NATIVE)
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet "scikit-build-core>=0.10" "nanobind>=2.2" cmake ninja
+	.venv/bin/pip install --quiet --no-build-isolation -c constraints.txt \
+	    --config-settings=cmake.define.NARROWBIT_WERROR=ON -e ".[test]"
+	touch $@
+
+.venv-demo/$(STAMP): pyproject.toml $(NATIVE)
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/pip install --quiet -e ".[demo]"
+	touch $@
+
+.PHONY: install test demo clean
+install: .venv/$(STAMP)
+
+test: install
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/pytest
+
+demo: .venv-demo/$(STAMP)
+	.venv-demo/bin/python -m bench.demo
+
+clean:
+	rm -rf .venv .venv-demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

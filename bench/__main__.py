@@ -1,0 +1,40 @@
+"""python -m bench NAME [--json FILE] [--data DIR] [options of the suite]"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from .report import write
+
+SUITES = {
+    "kodak": "rate-distortion of our codec against its peers, BD-rate",
+    "peers": "JPEG, WebP and AVIF alone, to be reused by kodak --peers",
+}  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, run one suite, write its JSON. Exit status 1 with one line on stderr where data or a codec is missing."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Run one suite of measurements.")
+    suites = parser.add_subparsers(dest="suite", required=True, metavar="NAME")
+    for name, summary in SUITES.items():
+        suite = suites.add_parser(name, help=summary, description=summary)
+        suite.add_argument("--json", metavar="FILE", type=Path, help="write the rows here")
+        suite.add_argument("--data", metavar="DIR", help="data folder [$MLIC_DATA]")
+        importlib.import_module(f"bench.{name}").add_options(suite)
+    args = parser.parse_args(arguments)
+    try:
+        result = importlib.import_module(f"bench.{args.suite}").run(args)
+    except (FileNotFoundError, ImportError, ValueError) as error:
+        print(f"bench {args.suite}: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        write(args.json, result)
+        print(f"wrote {args.json}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""python -m bench.readme [--check]: the rate-distortion table of the README, from the committed results.
+
+The table stands between the lines `<!-- rd-table -->` and `<!-- /rd-table -->`. --check changes nothing and exits
+with status 1 where the README does not say what the results say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+OPEN, CLOSE = "<!-- rd-table -->", "<!-- /rd-table -->"
+NAMES = {
+    "mlicpp": "MLIC++ (published)",
+    "vtm": "VTM 9.1 (published)",
+    "avif": "AVIF",
+    "ours": "**mlicv2-s**",
+    "webp": "WebP",
+    "jpeg": "JPEG",
+}
+
+
+def source(result: dict[str, Any]) -> str:
+    """Where numbers come from, in one line."""
+    machine = result["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['platform']}"
+    return f"`{result['command']}`, commit {result['commit'] or 'none'}, {where}"
+
+
+def table(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `kodak`."""
+    values: dict[str, float | None] = {r["name"].split("/", 1)[1]: r["value"] for r in result["rows"]}
+
+    def percent(codec: str, anchor: str) -> str:
+        value = values.get(f"bd-rate/{codec}-vs-{anchor}")
+        return "" if value is None else f"{value:+.1f} %"
+
+    lines = ["| QP | bit/pixel | PSNR, dB | encode, s | decode, s |", "|---:|---:|---:|---:|---:|"]
+    for name in values:
+        if at := re.fullmatch(r"ours/qp(\d+)/bpp", name):
+            cells = [values[f"ours/qp{at[1]}/{what}"] or 0.0 for what in ("bpp", "psnr", "encode", "decode")]
+            lines.append("| {} | {:.3f} | {:.2f} | {:.2f} | {:.2f} |".format(at[1], *cells))
+    lines += ["", "| codec | BD-rate against VTM | mlicv2-s against it | compared over |", "|---|---:|---:|---:|"]
+    for codec, name in NAMES.items():
+        low, high = (values.get(f"bd-rate/ours-vs-{codec}/{end}") for end in ("from", "to"))
+        over = "" if low is None or high is None else f"{low:.1f} to {high:.1f} dB"
+        lines.append(f"| {name} | {percent(codec, 'vtm')} | {percent('ours', codec)} | {over} |")
+    peers = result["peers"]
+    settings = "; ".join(f"{codec}: {how}" for codec, how in peers["settings"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in peers["libraries"].items())
+    lines += [
+        "",
+        f"{result['pictures']} pictures; real file sizes, RGB PSNR, both averaged per level; times are wall clock, "
+        "median per picture. BD-rate: percent more (+) or fewer (-) bits at equal PSNR, PCHIP over log-rate. "
+        f"Peers through Pillow ({settings}; {versions}). Source: {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
+def updated(text: str, content: str) -> str:
+    """`text` with `content` between the markers. Raises ValueError unless each marker stands there once, in order."""
+    if text.count(OPEN) != 1 or text.count(CLOSE) != 1 or text.index(OPEN) > text.index(CLOSE):
+        raise ValueError(f"the README needs one {OPEN} and after it one {CLOSE}")
+    head, tail = text.split(OPEN)[0], text.split(CLOSE)[1]
+    return f"{head}{OPEN}\n{content}\n{CLOSE}{tail}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write or check the table. Exit status 1 with one line on stderr where something is missing or out of date."""
+    parser = argparse.ArgumentParser(prog="python -m bench.readme", description="The README's rate-distortion table.")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where the README is out of date")
+    parser.add_argument("--results", metavar="FILE", type=Path, default=ROOT / "results" / "kodak.json")
+    parser.add_argument("--readme", metavar="FILE", type=Path, default=ROOT / "README.md")
+    args = parser.parse_args(arguments)
+    try:
+        before = args.readme.read_text(encoding="utf-8")
+        after = updated(before, table(json.loads(args.results.read_text(encoding="utf-8"))))
+    except (OSError, ValueError) as error:
+        print(f"bench.readme: {error}", file=sys.stderr)
+        return 1
+    if before == after:
+        return 0
+    if args.check:
+        print(f"bench.readme: {args.readme.name} is out of date: run python -m bench.readme", file=sys.stderr)
+        return 1
+    args.readme.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""A trained network as one file (safetensors): everything that coding needs, and nothing that training does.
+
+The arrays are named PART/NAME:
+
+    integer/...   the entropy path: int8 weights, int32 biases and an exponent per row (value = integer * 2^-exponent,
+                  biases and products have 4 bits more); per-QP tables of 64 rows; the coder's tables; `exp` of the integer softmax;
+                  `skip`: symbols with a smaller scale index are not coded
+    float/...     g_a, h_a and g_s in float16, with their per-QP vectors evaluated at the 64 levels
+    graph/...     ONNX graphs of both, which name these arrays as external initializers
+
+The metadata hold the configuration and the format version. model id: SHA-256 of the integer part, its first 4 bytes go
+into files and must match. synthesis id: the same of the float arrays of g_s, 2 bytes, for information.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from codec import manifest
+from codec.config import Config
+from codec.errors import UnknownModel
+
+VERSION = "0"
+
+
+def identity(arrays: Mapping[str, NDArray], size: int) -> bytes:
+    """First bytes of the SHA-256 over names, types, shapes and little-endian contents, in the order of names."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        a = np.ascontiguousarray(arrays[name])
+        a = a.astype(a.dtype.newbyteorder("<"))
+        total.update(f"{name} {a.dtype.str} {a.shape};".encode() + a.tobytes())
+    return total.digest()[:size]
+
+
+@dataclass
+class Bundle:
+    path: Path
+
+    def __post_init__(self) -> None:
+        try:
+            self.metadata = manifest.metadata(self.path)
+        except (ValueError, OSError) as error:
+            raise UnknownModel(f"{self.path} is not a model bundle: {error}") from error
+        if self.metadata.get("mlic_bundle") != VERSION:
+            raise UnknownModel(f"{self.path} is not a model bundle of version {VERSION}")
+        self.config = Config.from_dict(json.loads(self.metadata["config"]))
+        self.name = self.config.name
+        self.entropy_id = bytes.fromhex(self.metadata["model_id"])
+        self.synthesis_id = bytes.fromhex(self.metadata["synthesis_id"])
+
+    @cached_property
+    def arrays(self) -> dict[str, NDArray]:
+        """All arrays; raises UnknownModel if the integer part is not what the file's id promises."""
+        try:
+            arrays = load_file(self.path)
+        except SafetensorError as error:
+            raise UnknownModel(f"{self.path} is damaged: {error}") from error
+        if identity({n: a for n, a in arrays.items() if n.startswith("integer/")}, 4) != self.entropy_id:
+            raise UnknownModel(f"{self.path} is damaged: its contents do not match its model id")
+        return arrays
+
+    def part(self, prefix: str) -> dict[str, NDArray]:
+        """Arrays of a part, their names without it."""
+        return {n[len(prefix) + 1 :]: a for n, a in self.arrays.items() if n.startswith(f"{prefix}/")}
+
+
+def installed() -> list[Bundle]:
+    """The bundles that ship with the package, by name."""
+    return [Bundle(Path(m["path"])) for m in manifest.installed()]
+
+
+def find(model: str | Path | None) -> Bundle:
+    """A bundle by name or file; the default one for None. Raises UnknownModel."""
+    known = {b.name: b for b in installed()}
+    if model is None:
+        if not known:
+            raise UnknownModel("no model bundle is installed: give one with --model FILE")
+        return known.get("mlicv2-s") or next(iter(known.values()))
+    if str(model) in known:
+        return known[str(model)]
+    if Path(model).is_file():
+        return Bundle(Path(model))
+    raise UnknownModel(f"no model {model}: installed are {', '.join(known) or 'none'}; or give a bundle file")
+
+
+def find_by_id(entropy_id: bytes, model: str | Path | None) -> Bundle:
+    """The bundle that a file asks for. Raises UnknownModel, naming the id."""
+    candidates = installed() if model is None else [find(model)]
+    for bundle in candidates:
+        if bundle.entropy_id == entropy_id:
+            return bundle
+    have = ", ".join(f"{b.name} {b.entropy_id.hex()}" for b in candidates) or "none"
+    raise UnknownModel(
+        f"the file needs model {entropy_id.hex()}, but here is {have}: give the bundle with --model FILE"
+    )

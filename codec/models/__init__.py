@@ -1,0 +1,1 @@
+"""Torch networks: for training, research and the GPU. Coding a picture needs none of this."""

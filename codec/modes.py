@@ -1,0 +1,96 @@
+"""Encoding and decoding as modes of codec.coding: arrays hold integers, y_hat and means in 1/64 of a step."""
+
+from __future__ import annotations
+
+import zlib
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cpp_ext
+from codec.coding import HYPER
+from codec.errors import Corrupt
+
+UNIT = 64
+LIMIT = 32767  # |y_hat| in units: it is a 16-bit number for the network
+
+Floats = NDArray[np.float32]
+
+
+def pack(x: NDArray, half: int) -> NDArray:
+    """Half a checkerboard of (1, channels, height, width): first its even rows, then its odd ones; 0: anchors."""
+    return np.concatenate((x[:, :, 0::2, 1 - half :: 2], x[:, :, 1::2, half::2]), 2)
+
+
+def place(anchors: NDArray, others: NDArray | None) -> NDArray:
+    """Inverse of pack; zeros where there are no others."""
+    b, c, h, w = anchors.shape
+    full, top = np.zeros((b, c, h, 2 * w), anchors.dtype), h // 2
+    full[:, :, 0::2, 1::2], full[:, :, 1::2, 0::2] = anchors[:, :, :top], anchors[:, :, top:]
+    if others is not None:
+        full[:, :, 0::2, 0::2], full[:, :, 1::2, 1::2] = others[:, :, :top], others[:, :, top:]
+    return full
+
+
+class _Coding:
+    """What both directions share: which symbols are coded, and a checksum of all decoded values."""
+
+    def __init__(self, skip: int):
+        self.skip, self.crc = skip, 0
+
+    def coded(self, i: int, index: NDArray) -> NDArray[np.bool_]:
+        return index >= (0 if i == HYPER else self.skip)
+
+    def finished(self, symbols: NDArray, mean: NDArray) -> Floats:
+        values = symbols * np.float32(UNIT) + mean
+        self.crc = zlib.crc32(values.astype("<i2").tobytes(), self.crc)
+        return values
+
+
+class Encode(_Coding):
+    """Quantizes y and z (float, steps) and collects symbols; `payload` then writes them."""
+
+    def __init__(self, y: Floats, z: Floats, slices: tuple[int, ...], skip: int):
+        super().__init__(skip)
+        bounds = np.cumsum((0, *slices))
+        self.targets = {(HYPER, 0): z}
+        for i, (lo, hi) in enumerate(pairwise(bounds)):
+            self.targets |= {(i, half): pack(y[:, lo:hi], half) for half in (0, 1)}
+        self.passes: list[tuple[NDArray[np.int16], NDArray[np.uint8]]] = []
+
+    def code(self, i: int, half: int, mean: Floats, index: Floats) -> Floats:
+        target = self.targets.pop((i, half))
+        mean, index = (np.broadcast_to(a, target.shape) for a in (mean, index))
+        symbols = np.rint(target - mean / UNIT)
+        symbols = np.clip(symbols, np.ceil((-LIMIT - mean) / UNIT), np.floor((LIMIT - mean) / UNIT))
+        coded = self.coded(i, index)
+        symbols *= coded
+        self.passes.append((symbols[coded].astype(np.int16), index[coded].astype(np.uint8)))
+        return self.finished(symbols, mean)
+
+    def payload(self, bank: cpp_ext.TableBank) -> tuple[bytes, int]:
+        """(bytes, lanes)"""
+        lanes = cpp_ext.choose_lanes(sum(len(s) for s, _ in self.passes))
+        encoder = cpp_ext.Encoder(bank, lanes)
+        for symbols, indexes in self.passes:
+            encoder.put(symbols, indexes)
+        return encoder.finish(), lanes
+
+
+class Decode(_Coding):
+    """Reads symbols. z_shape: (1, channels, height, width)."""
+
+    def __init__(self, decoder: cpp_ext.Decoder, z_shape: tuple[int, ...], skip: int):
+        super().__init__(skip)
+        self.decoder, self.z_shape = decoder, z_shape
+
+    def code(self, i: int, half: int, mean: Floats, index: Floats) -> Floats:
+        if i == HYPER:
+            mean, index = (np.broadcast_to(a, self.z_shape) for a in (mean, index))
+        coded = self.coded(i, index)
+        symbols = np.zeros(mean.shape, np.float32)
+        symbols[coded] = self.decoder.get(index[coded].astype(np.uint8))
+        if np.abs(symbols * UNIT + mean).max(initial=0) > LIMIT:
+            raise Corrupt("the file is damaged: a latent is out of range")
+        return self.finished(symbols, mean)

@@ -1,0 +1,102 @@
+"""The default runtime: ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from codec import modes
+from codec.bundle import Bundle
+from codec.network import NARROW
+
+Floats = NDArray[np.float32]
+
+
+class OnnxRuntime:
+    def __init__(self, bundle: Bundle, threads: int | None = None):
+        self.bundle, self.threads = bundle, threads
+        self.slices = len(bundle.config.slices)
+        self.sessions: dict[str, ort.InferenceSession] = {}
+
+    # -- graphs -----------------------------------------------------------------------------------------------------
+    def initializer(self, name: str) -> NDArray:
+        """An array of a graph, as codec.ops.onnx names and shapes it, from the bundle's."""
+        arrays = self.bundle.arrays
+        base, _, fraction = name.partition("@")
+        if fraction:  # a layer of the entropy path whose result has so many fractional bits
+            layer, _, kind = base.rpartition("/")
+            scale = np.exp2(int(fraction) - NARROW[0] - arrays[f"integer/{layer}/exponent"].astype(np.float32))
+            if kind == "bias":
+                b = arrays.get(f"integer/{base}", np.zeros(len(scale), np.int32))
+                return b.astype(np.float32) * scale + np.float32(0.5)
+            w = arrays[f"integer/{base}"].astype(np.float32) * scale[:, None]
+            return w.reshape(len(w), 1, 5, 5) if layer.endswith("/mix") else w[:, :, None, None]
+        if name == "exp":
+            return arrays["integer/exp"].astype(np.float64)
+        if f"integer/{name}" in arrays:
+            table = arrays[f"integer/{name}"].astype(np.float32)
+            if f"integer/{name}/exponent" in arrays:
+                table *= np.exp2(-arrays[f"integer/{name}/exponent"].astype(np.float32))
+            return table[:, :, None, None]
+        a = arrays[f"float/{name}"].astype(np.float32)
+        if name.endswith("/mix/weight"):
+            return a.reshape(len(a), 1, 5, 5)
+        if name == "y/deviation":
+            return a[:, None, None]
+        return a if a.ndim == 1 else a[:, :, None, None]
+
+    def session(self, graph: str) -> ort.InferenceSession:
+        if graph not in self.sessions:
+            options = ort.SessionOptions()
+            options.log_severity_level = 3
+            if self.threads:
+                options.intra_op_num_threads = self.threads
+            names = self.bundle.metadata[f"arrays/{graph}"].split()
+            values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(self.initializer(n))) for n in names]
+            options.add_external_initializers(names, values)
+            model = self.bundle.arrays[f"graph/{graph}"].tobytes()
+            self.sessions[graph] = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return self.sessions[graph]
+
+    def run(self, graph: str, **inputs: Any) -> list[Floats]:
+        session = self.session(graph)
+        wanted = {i.name for i in session.get_inputs()}
+        feeds = {n: np.asarray(v, np.int64 if n == "qp" else np.float32) for n, v in inputs.items() if n in wanted}
+        result: list[Floats] = session.run(None, feeds)
+        return result
+
+    # -- transforms -------------------------------------------------------------------------------------------------
+    def analyse(self, x: Floats, qp: int) -> tuple[Floats, Floats]:
+        """Picture -> y, z."""
+        y, z = self.run("analysis", x=x, qp=qp)
+        return y, z
+
+    def synthesise(self, y_hat: Floats, psi: Floats, qp: int) -> Floats:
+        return self.run("synthesis", y_hat=y_hat, psi=psi, qp=qp)[0]
+
+    # -- codec.coding.Network ---------------------------------------------------------------------------------------
+    def z_parameters(self, qp: int) -> tuple[Floats, Floats]:
+        mean, index = (self.bundle.arrays[f"integer/z/{n}"][qp] for n in ("mean", "index"))
+        return mean.astype(np.float32)[None, :, None, None], index.astype(np.float32)[None, :, None, None]
+
+    def hyper(self, z_hat: Floats, qp: int) -> Floats:
+        return self.run("hyper", z_hat=z_hat, qp=qp)[0]
+
+    def anchors(self, i: int, psi: Floats, before: Floats | None, qp: int) -> tuple[Floats, Floats, Floats, Floats]:
+        t, inter, mean, index = self.run(
+            f"anchors{i}", psi=psi, qp=qp, **({} if before is None else {"before": before})
+        )
+        return t, inter, mean, index
+
+    def others(self, i: int, t: Floats, inter: Floats, anchor: Floats, qp: int) -> tuple[Floats, Floats]:
+        mean, index = self.run(f"others{i}", t=t, inter=inter, anchor=anchor, qp=qp)
+        return mean, index
+
+    def place(self, anchors: Floats, others: Floats | None) -> Floats:
+        return modes.place(anchors, others)
+
+    def join(self, slices: list[Floats]) -> Floats | None:
+        return np.concatenate(slices, 1) if slices else None

@@ -1,0 +1,257 @@
+"""Train a network of the MLICv2 family on a folder of photographs.
+
+    codec train RUN --data FOLDER --hours 2                 # from scratch, or on from RUN's last checkpoint
+    codec train RUN --data FOLDER --hours 8 --model mlicv2-m
+    codec train RUN --data FOLDER --hours 1 --from old/ema.npz    # new run from released float weights
+
+FOLDER holds pictures, or tar archives of pictures, at any depth. RUN gets config.json, log.jsonl, checkpoint.pt
+(written every few minutes and on Ctrl-C or SIGTERM; the same command goes on from it), trunk.pt (the state before the
+learning rate decays, from which a longer training can go on) and at the end ema.npz, the averaged weights. Then:
+codec export RUN OUT.safetensors.
+
+The schedule runs over the hours given, counted in training time: a pause of the process does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from codec.config import CONFIGS, QPS, Config, rate_lambda
+from codec.models.mlicv2 import MLICv2, qp_weights
+from codec.models.ops import Arithmetic
+from codec.training.data import crops, load_pictures, to_signal
+from codec.training.optim import Muon
+
+# Crops of a batch and their size, from this share of the schedule on. Small crops first: steps are cheap.
+STAGES = ((0.0, 16, 128), (0.6, 4, 256))
+DECAY_FROM = 0.3  # share of the schedule after which the learning rate falls linearly to zero
+ROUND_FROM = 0.85  # ... after which the entropy path rounds as the integers will, and near-certain symbols are skipped
+SKIP = 4  # scale indexes below this (deviation under 0.165 steps) are not coded
+LEARNING_RATE = 1e-3
+WARM_UP = 100  # steps
+CLIP = 1.0  # norm of the gradient
+AVERAGE = 0.998  # decay per step of the averaged weights
+RATE_WEIGHT = -0.45  # a crop's loss is weighted by lambda to this power: about one over its rate
+HELD_OUT_QPS = (4, 20, 36, 52)
+CHECKPOINT_SECONDS, EVALUATE_SECONDS = 180, 600
+
+
+def loss_of(model: MLICv2, x: Tensor, qp: Tensor, lambdas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """uint8 crops, QPs -> loss; bits per pixel of every part (z, slices) and crop; squared error (of 0..255)."""
+    signal_in = to_signal(x)
+    x_hat, bits = model(signal_in, qp_weights(qp))
+    bpp = torch.stack(list(bits.values())) / (x.shape[1] * x.shape[2])
+    mse = (x_hat - signal_in).square().mean((1, 2, 3)) * 127.5**2
+    weight = lambdas**RATE_WEIGHT
+    return ((bpp.sum(0) + lambdas * mse) * weight / weight.mean()).mean(), bpp.detach(), mse.detach()
+
+
+class Run:
+    """Everything that a checkpoint holds, and the folder it lives in."""
+
+    def __init__(self, folder: Path, model: MLICv2, seed: int):
+        self.folder, self.model = folder, model
+        matrices = [p for n, p in model.arrays.items() if n.endswith("/weight") and min(p.shape) in range(26, 257)]
+        known = {id(p) for p in matrices}
+        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            Muon(matrices, lr=LEARNING_RATE),
+            torch.optim.AdamW(rest, lr=LEARNING_RATE, betas=(0.9, 0.97), weight_decay=0.0, fused=True),
+        ]
+        self.average = {n: p.detach().clone() for n, p in model.arrays.items()}
+        self.rng = np.random.default_rng(seed)
+        self.counts: dict[str, Any] = {"steps": 0, "crops": 0.0, "seconds": 0.0, "skipped": 0}  # crops of 256 x 256
+
+    def update_average(self) -> None:
+        decay = min(AVERAGE, (1 + self.counts["steps"]) / (10 + self.counts["steps"]))
+        for n, p in self.model.arrays.items():
+            self.average[n].lerp_(p.detach(), 1 - decay)
+
+    def save(self, name: str) -> None:
+        state = {
+            "config": self.model.cfg.to_dict(), "arrays": self.model.arrays.state_dict(), "average": self.average,
+            "optimizers": [o.state_dict() for o in self.optimizers], "counts": self.counts,
+            "rng": self.rng.bit_generator.state, "torch": torch.get_rng_state(),
+        }  # fmt: skip
+        torch.save(state, self.folder / f"{name}.tmp")
+        os.replace(self.folder / f"{name}.tmp", self.folder / name)
+
+    def load(self, name: str) -> None:
+        state = torch.load(self.folder / name, weights_only=True)
+        self.model.arrays.load_state_dict(state["arrays"])
+        for o, s in zip(self.optimizers, state["optimizers"], strict=True):
+            o.load_state_dict(s)
+        self.average, self.counts = state["average"], state["counts"]
+        self.rng.bit_generator.state = state["rng"]
+        torch.set_rng_state(state["torch"])
+
+    def log(self, **fields: Any) -> None:
+        with (self.folder / "log.jsonl").open("a") as f:
+            f.write(json.dumps({**self.counts, **fields}) + "\n")
+
+
+def schedule(share: float, steps: int) -> tuple[float, int, int, bool]:
+    """Share of the schedule done, steps done -> learning-rate factor, crops, their size, rounding?"""
+    factor = min(1.0, (steps + 1) / WARM_UP) * min(1.0, max(0.0, (1 - share) / (1 - DECAY_FROM)))
+    _, count, size = [stage for stage in STAGES if share >= stage[0]][-1]
+    return factor, count, size, share >= ROUND_FROM
+
+
+def step(run: Run, pictures: list[np.ndarray], factor: float, count: int, size: int) -> tuple[float, Tensor, Tensor]:
+    """One update on `count` crops with stratified QPs. A step that is not finite changes nothing and is counted."""
+    qp = ((torch.arange(count) + torch.rand(count)) * (QPS / count)).clamp(max=QPS - 1)
+    lambdas = torch.tensor([rate_lambda(q) for q in qp.tolist()])
+    x = crops(pictures, count, size, run.rng)
+    loss, bpp, mse = loss_of(run.model, x, qp, lambdas)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), CLIP)
+    finite = bool(torch.isfinite(norm))
+    for o in run.optimizers:
+        for group in o.param_groups:
+            group["lr"] = LEARNING_RATE * factor
+        if finite:
+            o.step()
+        o.zero_grad(set_to_none=True)
+    if finite:
+        run.update_average()
+    run.counts["skipped"] += not finite
+    run.counts["steps"] += 1
+    run.counts["crops"] += count * size * size / 65536
+    return loss.item(), bpp, mse
+
+
+@torch.no_grad()
+def evaluate(model: MLICv2, held_out: list[np.ndarray], size: int = 256) -> list[dict[str, float]]:
+    """Rate and PSNR on the middles of held-out pictures at a few QPs, latents rounded; averages over pictures."""
+    middles = [p[(p.shape[0] - size) // 2 :, (p.shape[1] - size) // 2 :][:size, :size] for p in held_out]
+    x = torch.from_numpy(np.stack(middles))
+    rows = []
+    for qp in HELD_OUT_QPS:
+        results = []
+        for part in x.split(4):
+            x_hat, bits = model(to_signal(part), qp_weights(torch.full((len(part),), float(qp))), noisy=False)
+            error = ((x_hat.clamp(-1, 1) - to_signal(part)) * 127.5).square().mean((1, 2, 3))
+            results.append(torch.stack((sum(bits.values()) / size**2, 10 * torch.log10(65025 / error))))
+        bpp, psnr = torch.cat(results, 1).mean(1).tolist()
+        rows.append({"qp": qp, "bpp": bpp, "psnr": psnr})
+    return rows
+
+
+def with_average(run: Run, held_out: list[np.ndarray]) -> list[dict[str, float]]:
+    """Evaluate the averaged weights, then put the training weights back."""
+    kept = {n: p.detach().clone() for n, p in run.model.arrays.items()}
+    run.model.arrays.load_state_dict(run.average)
+    try:
+        return evaluate(run.model, held_out)
+    finally:
+        run.model.arrays.load_state_dict(kept)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="codec train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder of the run; made if absent, resumed if it has a checkpoint")
+    parser.add_argument("--data", type=Path, required=True, help="folder of pictures or tar archives of pictures")
+    parser.add_argument("--hours", type=float, required=True, help="length of the whole schedule in training hours")
+    parser.add_argument("--model", choices=sorted(CONFIGS), default="mlicv2-s")
+    parser.add_argument("--from", dest="start", type=Path, help="ema.npz to start from instead of random weights")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--eager", action="store_true", help="do not compile: slower, but starts at once")
+    return parser.parse_args(argv)
+
+
+def start(args: argparse.Namespace, pictures: list[np.ndarray]) -> Run:
+    """A run at its last checkpoint, or a new one whose network starts as a PCA transform of the pictures."""
+    checkpoint = args.run / "checkpoint.pt"
+    torch.manual_seed(args.seed)
+    if checkpoint.exists():
+        fields = torch.load(checkpoint, weights_only=True, mmap=True)["config"]
+        run = Run(args.run, MLICv2(Config.from_dict(fields)), args.seed)
+        run.load("checkpoint.pt")
+    else:
+        args.run.mkdir(parents=True, exist_ok=True)
+        run = Run(args.run, MLICv2(CONFIGS[args.model]), args.seed)
+        if args.start:
+            with np.load(args.start) as arrays:
+                state = {n: torch.from_numpy(arrays[n]).float() for n in arrays.files if n != "config"}
+            run.model.arrays.load_state_dict(state)
+        else:
+            run.model.fit_to(to_signal(crops(pictures, 256, STAGES[0][2], run.rng)))
+        run.average = {n: p.detach().clone() for n, p in run.model.arrays.items()}
+        (args.run / "config.json").write_text(json.dumps(run.model.cfg.to_dict(), indent=1) + "\n")
+    run.model.transforms.compiled = run.model.entropy.compiled = not args.eager
+    return run
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    pictures, held_out = load_pictures(args.data, max(size for _, _, size in STAGES))
+    run = start(args, pictures)
+    stop: list[int] = []
+    for s in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(s, lambda number, _: stop.append(number))
+    budget, counts = args.hours * 3600, run.counts
+    bar = tqdm(total=round(budget), initial=round(counts["seconds"]), unit="s", disable=not sys.stderr.isatty())
+    saved = evaluated = counts["seconds"]
+    smooth = np.zeros(3)
+    while counts["seconds"] < budget and not stop:
+        began, share = time.monotonic(), counts["seconds"] / budget
+        factor, count, size, rounding = schedule(share, counts["steps"])
+        if share >= DECAY_FROM and not (run.folder / "trunk.pt").exists():
+            run.save("trunk.pt")
+        run.model.set_arithmetic(Arithmetic.ROUND if rounding else Arithmetic.CLIP)
+        run.model.skip = SKIP if rounding else 0
+        loss, bpp, mse = step(run, pictures, factor, count, size)
+        took = min(time.monotonic() - began, 60.0)  # longer: the process was suspended
+        counts["seconds"] += took
+        values = np.array((loss, bpp.sum(0).mean().item(), (10 * torch.log10(65025 / mse)).mean().item()))
+        smooth = values if not smooth.any() else 0.98 * smooth + 0.02 * values
+        bar.update(round(counts["seconds"]) - bar.n)
+        bar.set_postfix_str("loss {:.3f} bpp {:.3f} psnr {:.2f}".format(*smooth) + f" crops {counts['crops']:.0f}")
+        if counts["steps"] % 50 == 0:
+            speed = count * size * size / 65536 / took
+            run.log(
+                loss=smooth[0],
+                bpp=smooth[1],
+                psnr=smooth[2],
+                lr=factor * LEARNING_RATE,
+                speed=speed,
+                parts=bpp.mean(1).tolist(),
+            )
+        if counts["seconds"] - saved > CHECKPOINT_SECONDS:
+            run.save("checkpoint.pt")
+            saved = counts["seconds"]
+        if counts["seconds"] - evaluated > EVALUATE_SECONDS:
+            run.log(held_out=with_average(run, held_out))
+            evaluated = counts["seconds"]
+    run.save("checkpoint.pt")
+    if not stop:
+        run.log(held_out=with_average(run, held_out), finished=True)
+        average = {n: a.numpy().astype(np.float16) for n, a in run.average.items()}
+        np.savez(run.folder / "ema.npz", config=json.dumps(run.model.cfg.to_dict()), **average)
+    bar.close()
+    print(
+        f"{'stopped' if stop else 'finished'} after {counts['crops']:.0f} crops of 256x256, "
+        f"{counts['seconds']:.0f} s of training, {counts['skipped']} steps skipped",
+        file=sys.stderr,
+    )
+    return 130 if stop else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Where the evaluation data lie, and the published rate-distortion curves among them. The project ships neither."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TypedDict
+
+VARIABLE = "MLIC_DATA"
+
+
+class DataMissing(FileNotFoundError):
+    """The evaluation data are not where they were looked for; the message says how to name their folder."""
+
+
+class Curve(TypedDict):
+    """One published curve: bits per pixel and RGB PSNR in dB, point by point, and the file that stated them."""
+
+    bpp: list[float]
+    psnr: list[float]
+    source: str
+
+
+def data_dir(cli_value: str | os.PathLike[str] | None = None) -> Path:
+    """The data folder: `cli_value` (the option --data) if given, else the environment variable MLIC_DATA.
+
+    Raises DataMissing where neither is set or the folder does not exist.
+    """
+    value = cli_value or os.environ.get(VARIABLE)
+    if not value:
+        raise DataMissing(f"no data folder: give --data DIR or set {VARIABLE} (it holds kodak/ and rd/)")
+    path = Path(value)
+    if not path.is_dir():
+        raise DataMissing(f"{'--data' if cli_value else VARIABLE} names {path}, which is not a folder")
+    return path
+
+
+def published_curves(data: Path) -> dict[str, dict[str, Curve]]:
+    """All published curves of <data>/rd/rd_summary.json, by picture set ("kodak", ...) and codec ("compressai/vtm").
+
+    Raises DataMissing where the file is absent.
+    """
+    path = data / "rd" / "rd_summary.json"
+    if not path.is_file():
+        raise DataMissing(f"no published curves: {path} is missing")
+    curves: dict[str, dict[str, Curve]] = json.loads(path.read_text(encoding="utf-8"))
+    return curves
+
+
+def published_curve(data: Path, codec: str, pictures: str = "kodak") -> Curve:
+    """One curve of `published_curves`. Raises DataMissing for an absent file, KeyError for an unknown set or codec."""
+    curves = published_curves(data)
+    if codec not in curves.get(pictures, {}):
+        raise KeyError(f"no published curve of {codec!r} on {pictures!r}")
+    return curves[pictures][codec]

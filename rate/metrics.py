@@ -1,0 +1,42 @@
+"""Distortion of 8-bit RGB pictures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def _check(a: NDArray[Any], b: NDArray[Any]) -> None:
+    if a.dtype != np.uint8 or b.dtype != np.uint8:
+        raise ValueError(f"pictures must be uint8, not {a.dtype} and {b.dtype}")
+    if a.shape != b.shape or a.ndim != 3 or a.shape[2] != 3 or a.size == 0:
+        raise ValueError(f"pictures must both be height x width x 3, not {a.shape} and {b.shape}")
+
+
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio in dB: one mean square error over all pixels and the three colours, peak 255.
+
+    a, b: uint8, (height, width, 3). Infinite for equal pictures. Raises ValueError for other types or shapes.
+    """
+    _check(a, b)
+    error = float(np.mean(np.square(a.astype(np.int32) - b.astype(np.int32)), dtype=np.float64))
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def ms_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Multi-scale structural similarity in 0..1, mean of R, G and B (Wang et al. 2003, by the package pytorch-msssim).
+
+    a, b: uint8, (height, width, 3), the smaller side above 160 (five scales). Raises ValueError for other types or
+    shapes, ImportError without pytorch-msssim (and torch).
+    """
+    _check(a, b)
+    if min(a.shape[:2]) <= 160:
+        raise ValueError(f"MS-SSIM needs a smaller side above 160, this is {a.shape[1]}x{a.shape[0]}")
+    import pytorch_msssim
+    import torch
+
+    planes = [torch.from_numpy(p.transpose(2, 0, 1)[None].astype(np.float32)) for p in (a, b)]
+    return float(pytorch_msssim.ms_ssim(*planes, data_range=255))

@@ -1,0 +1,391 @@
+"""The `codec` command as its users meet it: exit codes, one-line errors, whole files or none."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import codec
+from codec.cli import main
+from codec.container import Container, pack
+
+ROOT = Path(__file__).resolve().parents[2]
+ORPHAN = pack(Container(768, 512, 32, False, 8, b"\x01\x02\x03\x04", b"\x05\x06", 0, b"a model nobody has"))
+HEAVY = ("numpy", "onnxruntime", "PIL", "torch", "compressai")
+
+need_bundle = pytest.mark.skipif(not codec.models(), reason="no model bundle is installed")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory but for two inputs: a.png, 96x64, and orphan.mlic, of an unknown model."""
+    monkeypatch.chdir(tmp_path)
+    rows, columns = np.mgrid[0:64, 0:96]
+    rgb = np.stack([rows * 4, columns * 2, (rows + columns) % 64], axis=2).astype(np.uint8)
+    Image.fromarray(rgb).save("a.png")
+    Path("orphan.mlic").write_bytes(ORPHAN)
+    return tmp_path
+
+
+@pytest.fixture
+def fake_encoder(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple, dict]]:
+    """Stands in for the network; returns the calls made."""
+    calls = []
+
+    def encode(*args: object, **kwargs: object) -> bytes:
+        calls.append((args, kwargs))
+        return ORPHAN
+
+    monkeypatch.setattr(codec, "encode", encode)
+    return calls
+
+
+def fails(capsys: pytest.CaptureFixture[str], code: int, *argv: str) -> str:
+    """Run, expect `code` and one line on stderr; returns that line's message."""
+    before = sorted(os.listdir())
+    assert main(list(argv)) == code
+    _out, err = capsys.readouterr()
+    assert err.startswith("codec: error: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert sorted(os.listdir()) == before
+    return err.removeprefix("codec: error: ").rstrip()
+
+
+def python(script: str, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script, *argv]
+    return subprocess.run(command, env=env, text=True, capture_output=True, timeout=60, **options)
+
+
+# Without any model
+
+
+@pytest.mark.parametrize("command", ["", "encode", "decode", "info", "verify", "models"])
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    assert f"Usage: codec {command}".strip() in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("codec")
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Usage: codec" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "shrink a.png b.mlic",
+        "encode",
+        "encode a.png",
+        "encode a.png b.mlic c.mlic",
+        "encode a.png b.mlic -q 101",
+        "encode a.png b.mlic -q nan",
+        "encode a.png b.mlic -q high",
+        "encode a.png b.mlic --qp 64",
+        "encode a.png b.mlic -q 50 --qp 32",
+        "encode a.png b.mlic -j 0",
+        "encode a.png b.mlic --lossless",
+        "decode orphan.mlic b.png --runtime cuda",
+        "--frobnicate",
+    ],
+)
+def test_usage_errors(here: Path, capsys: pytest.CaptureFixture[str], argv: str) -> None:
+    assert "--help`)" in fails(capsys, 2, *argv.split())
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("encode none.png b.mlic", "none.png: No such file or directory"),
+        ("encode . b.mlic", ".: Is a directory"),
+        ("encode orphan.mlic b.mlic", "orphan.mlic is not in a picture format"),
+        ("encode a.png no/b.mlic", "there is no directory no: create it first"),
+        ("encode a.png .", ". is a directory: name a file in it"),
+        ("decode none.mlic b.png", "none.mlic: No such file or directory"),
+        ("decode orphan.mlic b.xyz", "no picture format goes by this extension; use one of .png"),
+        ("decode orphan.mlic no/b.png", "there is no directory no"),
+        ("info none.mlic", "none.mlic: No such file or directory"),
+        ("verify .", ".: Is a directory"),
+    ],
+)
+def test_files_that_cannot_be_used(here: Path, capsys: pytest.CaptureFixture[str], argv: str, message: str) -> None:
+    assert message in fails(capsys, 1, *argv.split())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_input(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.png").chmod(0)
+    assert "a.png: Permission denied" in fails(capsys, 1, "encode", "a.png", "b.mlic")
+
+
+@pytest.mark.parametrize("argv", ["decode x.mlic b.png", "info x.mlic", "verify x.mlic"])
+@pytest.mark.parametrize(
+    ("data", "code", "message"),
+    [
+        (b"", 3, "empty"),
+        (b"GIF89a", 3, "not a .mlic file"),
+        (ORPHAN[:8] + b"\x09" + ORPHAN[9:], 3, "version 9, but this release reads 0"),
+        (ORPHAN[:20], 5, "within its header"),
+        (ORPHAN[:17] + b"\xff" + ORPHAN[18:], 5, "header is damaged"),
+    ],
+    ids=["empty", "GIF", "version", "cut", "header"],
+)
+def test_files_that_are_not_whole_mlic(
+    here: Path, capsys: pytest.CaptureFixture[str], argv: str, data: bytes, code: int, message: str
+) -> None:
+    Path("x.mlic").write_bytes(data)
+    start = time.perf_counter()
+    assert message in fails(capsys, code, *argv.split())
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("argv", ["decode orphan.mlic b.png", "verify orphan.mlic"])
+def test_an_unknown_model_is_named(here: Path, capsys: pytest.CaptureFixture[str], argv: str) -> None:
+    assert "01020304" in fails(capsys, 4, *argv.split())
+
+
+def test_an_unknown_model_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nobody" in fails(capsys, 4, "encode", "a.png", "b.mlic", "--model", "nobody")
+
+
+def test_info_needs_no_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "orphan.mlic", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["width"] == 768 and facts["height"] == 512 and facts["qp"] == 32
+    assert facts["grey"] is False and facts["model"] is None and facts["model_id"] == "01020304"
+    assert facts["bytes"] == len(ORPHAN) and facts["bpp"] == pytest.approx(8 * len(ORPHAN) / (768 * 512), rel=0.01)
+    assert round(facts["quality"]) == 51 and facts["checksums"] == "ok"
+    assert main(["info", "orphan.mlic"]) == 0
+    assert "width:          768\n" in capsys.readouterr().out
+
+
+def test_info_on_a_damaged_payload(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("x.mlic").write_bytes(ORPHAN[:-1])
+    assert main(["info", "x.mlic", "--json"]) == 5
+    out, err = capsys.readouterr()
+    assert json.loads(out)["checksums"] == "bad" and "x.mlic is damaged" in err
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == len(codec.models()) and bool(out) != bool(err)
+
+
+def test_encode_says_what_it_did(here: Path, capsys: pytest.CaptureFixture[str], fake_encoder: list) -> None:
+    image = Image.open("a.png")
+    image.save("icc.png", icc_profile=b"profile")
+    assert main(["encode", "icc.png", "b.mlic"]) == 0
+    line, note = capsys.readouterr().err.splitlines()
+    assert line.startswith("icc.png -> b.mlic: 768x512, 49 bytes, 0.001 bpp, q 50 (qp 32), ") and line.endswith(" s")
+    assert note.startswith("note: the ICC")
+    assert main(["encode", "icc.png", "b.mlic", "--qp", "32", "--quiet", "-j", "2", "--model", "x"]) == 0
+    assert capsys.readouterr() == ("", "")
+    (first, options), (_, others) = fake_encoder
+    assert first[1] == 50 and options == {"qp": None, "model": None, "threads": None}
+    assert others == {"qp": 32, "model": "x", "threads": 2}
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "message"),
+    [
+        (MemoryError(), 1, "not enough memory"),
+        (RuntimeError("first\nsecond"), 1, "unexpected RuntimeError: first second (MLIC_DEBUG=1"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+    ],
+)
+def test_failures_within(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    code: int,
+    message: str,
+) -> None:
+    def encode(*_: object, **__: object) -> bytes:
+        raise failure
+
+    monkeypatch.delenv("MLIC_DEBUG", raising=False)
+    monkeypatch.setattr(codec, "encode", encode)
+    assert message in fails(capsys, code, "encode", "a.png", "b.mlic")
+    monkeypatch.setenv("MLIC_DEBUG", "1")
+    with pytest.raises(type(failure)):
+        main(["encode", "a.png", "b.mlic"])
+
+
+def test_a_failed_write_leaves_nothing(here: Path, capsys: pytest.CaptureFixture[str], fake_encoder: list) -> None:
+    assert "No space left on device" in fails(capsys, 1, "encode", "a.png", "/dev/full")
+
+
+SLOW_WRITE = """
+import os, sys, time, codec
+from codec.cli import main
+codec.encode = lambda *_, **__: bytes(9)
+def replace(*_):
+    print("writing", os.listdir(), flush=True)
+    time.sleep(30)
+os.replace = replace
+sys.exit(main(["encode", "a.png", "b.mlic"]))
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_write_leaves_nothing(here: Path, sent: signal.Signals) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", SLOW_WRITE], env=env, text=True, **pipes) as child:
+        assert ".partial" in child.stdout.readline()
+        child.send_signal(sent)
+        _, err = child.communicate(timeout=30)
+    assert child.returncode == 130 and err.split() == ["codec:", "error:", "interrupted"]
+    assert sorted(os.listdir()) == ["a.png", "orphan.mlic"]
+
+
+def test_a_reader_that_leaves_early() -> None:
+    script = "import sys; from codec.cli import main; sys.exit(main(['--help']))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=env, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert done.returncode == 1 and done.stderr == b""
+
+
+def test_help_and_info_load_nothing_heavy(here: Path) -> None:
+    script = (
+        "import sys; from codec.cli import main; code = main(sys.argv[1:]);"
+        f"sys.exit(code or str([m for m in {HEAVY} if m in sys.modules]))"
+    )
+    for argv in (["--help"], ["info", "orphan.mlic"], ["encode", "--help"]):
+        done = python(script, *argv)
+        assert done.stderr.strip() == "[]", argv
+
+
+@pytest.mark.parametrize("command", ["train", "export"])
+def test_train_and_export_pass_everything_on(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import types
+
+    seen = []
+    tool = types.ModuleType(f"codec.training.{command}")
+    tool.main = lambda argv: seen.append(argv)
+    monkeypatch.setitem(sys.modules, f"codec.training.{command}", tool)
+    assert main([command, "--steps", "5", "-h", "data", "--help", "--lr=1"]) == 0
+    assert seen == [["--steps", "5", "-h", "data", "--help", "--lr=1"]]
+    tool.main = lambda argv: 7
+    assert main([command]) == 7
+    monkeypatch.setitem(sys.modules, f"codec.training.{command}", None)
+    monkeypatch.chdir(tmp_path)
+    assert f"`codec {command}` needs PyTorch" in fails(capsys, 1, command)
+
+
+# With a model
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A .mlic file of 96x64 pixels at QP 20."""
+    folder = tmp_path_factory.mktemp("sample")
+    rows, columns = np.mgrid[0:64, 0:96]
+    rgb = np.stack([rows * 4, columns * 2, (rows + columns) % 64], axis=2).astype(np.uint8)
+    Image.fromarray(rgb).save(folder / "a.png")
+    assert main(["encode", str(folder / "a.png"), str(folder / "a.mlic"), "--qp", "20", "--quiet"]) == 0
+    return (folder / "a.mlic").read_bytes()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@need_bundle
+def test_round_trip_through_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encode", "a.png", "b.mlic", "-q", "80"]) == 0
+    assert ", q 80 (qp 50), " in capsys.readouterr().err
+    assert main(["verify", "b.mlic"]) == 0
+    assert main(["decode", "b.mlic", "c.png"]) == 0
+    assert "b.mlic -> c.png: 96x64, " in capsys.readouterr().err
+    first, last = pixels(Path("a.png").read_bytes()), pixels(Path("c.png").read_bytes())
+    assert first.shape == last.shape and np.abs(first.astype(int) - last).mean() < 12
+    assert sorted(os.listdir()) == ["a.png", "b.mlic", "c.png", "orphan.mlic"]
+
+
+@need_bundle
+def test_round_trip_through_pipes(
+    here: Path, sample: bytes, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def piped(argv: list[str], data: bytes) -> bytes:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert main(argv) == 0
+        return capsysbinary.readouterr().out
+
+    assert piped(["encode", "-", "-", "--qp", "20"], Path("a.png").read_bytes()) == sample
+    assert b'"width": 96' in piped(["info", "-", "--json"], sample)
+    piped(["verify", "-"], sample)
+    decoded = piped(["decode", "-", "-"], sample)
+    Path("b.mlic").write_bytes(sample)
+    assert main(["decode", "b.mlic", "b.ppm"]) == 0
+    assert (pixels(decoded) == pixels(Path("b.ppm").read_bytes())).all()
+
+
+@need_bundle
+def test_the_number_of_threads_changes_nothing(here: Path, sample: bytes) -> None:
+    for threads in ("1", "2"):
+        assert main(["encode", "a.png", f"{threads}.mlic", "--qp", "20", "-j", threads]) == 0
+        assert Path(f"{threads}.mlic").read_bytes() == sample
+        assert main(["verify", f"{threads}.mlic", "-j", threads]) == 0
+
+
+@need_bundle
+def test_grey_stays_grey(here: Path) -> None:
+    Image.open("a.png").convert("L").save("g.png")
+    assert main(["encode", "g.png", "g.mlic"]) == 0
+    assert main(["decode", "g.mlic", "h.png"]) == 0
+    assert Image.open("h.png").mode == "L"
+
+
+@need_bundle
+def test_info_names_the_model(here: Path, sample: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("b.mlic").write_bytes(sample)
+    assert main(["info", "b.mlic", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["model"], facts["model_id"]) in [(m["name"], m["model_id"][:8]) for m in codec.models()]
+    assert facts["bytes"] == len(sample) and facts["bpp"] == pytest.approx(8 * len(sample) / (96 * 64), rel=0.01)
+
+
+@need_bundle
+@pytest.mark.parametrize("command", ["verify b.mlic", "decode b.mlic b.png", "info b.mlic"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "append"])
+def test_a_damaged_payload(
+    here: Path, sample: bytes, capsys: pytest.CaptureFixture[str], command: str, damage: str
+) -> None:
+    flipped = sample[:-3] + bytes([sample[-3] ^ 16]) + sample[-2:]
+    Path("b.mlic").write_bytes({"flip": flipped, "cut": sample[:-3], "append": sample + b"\0"}[damage])
+    start = time.perf_counter()
+    fails(capsys, 5, *command.split())
+    assert time.perf_counter() - start < 1
+
+
+@need_bundle
+def test_decoding_never_loads_torch(here: Path, sample: bytes) -> None:
+    Path("b.mlic").write_bytes(sample)
+    script = (
+        "import sys; from codec.cli import main;"
+        "code = main(['encode', 'a.png', 'c.mlic']) or main(['decode', 'b.mlic', 'b.png']);"
+        "code = code or main(['verify', 'b.mlic']);"
+        "sys.exit(code or [m for m in ('torch', 'compressai') if m in sys.modules] != [])"
+    )
+    done = python(script)
+    assert done.returncode == 0, done.stderr
