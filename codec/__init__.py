@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadInput", "CodecError", "Corrupt", "NotMLIC", "UnknownModel", "UnsupportedVersion",
-    "decode", "encode", "info", "models", "quality_to_qp", "verify",
+    "decode", "encode", "info", "installed_models", "quality_to_qp", "verify",
 ]  # fmt: skip
 
 MAX_QP = 63
@@ -79,7 +79,7 @@ def verify(data: bytes, *, model: str | Path | None = None, threads: int | None 
 def info(data: bytes) -> dict[str, Any]:
     """What a .mlic file says about itself. Raises NotMLIC, UnsupportedVersion, Corrupt (damaged header)."""
     found, whole = peek(data)
-    names = {m["model_id"]: m["name"] for m in models()}
+    names = {m["model_id"]: m["name"] for m in installed_models()}
     return {
         "width": found.width, "height": found.height, "qp": found.qp, "quality": round(found.qp * 100 / MAX_QP, 1),
         "model": names.get(found.entropy_id.hex()), "model_id": found.entropy_id.hex(),
@@ -88,7 +88,7 @@ def info(data: bytes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def models() -> list[dict[str, Any]]:
+def installed_models() -> list[dict[str, Any]]:
     """The installed model bundles: name, model_id, synthesis_id, bytes, path."""
     from codec.manifest import installed
 
@@ -96,7 +96,7 @@ def models() -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=4)
-def _cached(path: Path, kind: str, threads: int | None) -> Any:
+def _cached(path: Path, _written: int, kind: str, threads: int | None) -> Any:
     from codec.bundle import Bundle
 
     if kind == "torch":
@@ -110,7 +110,7 @@ def _cached(path: Path, kind: str, threads: int | None) -> Any:
 
 def _runtime(bundle: Bundle, kind: str, threads: int | None) -> Any:
     """Executors are kept: opening one costs more than coding a small picture."""
-    return _cached(bundle.path, kind, threads)
+    return _cached(bundle.path, bundle.path.stat().st_mtime_ns, kind, threads)
 
 
 def _open(data: bytes, model: str | Path | None, threads: int | None, runtime: str) -> tuple[Container, Any]:

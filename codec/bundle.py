@@ -2,9 +2,9 @@
 
 The arrays are named PART/NAME:
 
-    integer/...   the entropy path: int8 weights, int32 biases and an exponent per row (value = integer * 2^-exponent,
-                  biases and products have 4 bits more); per-QP tables of 64 rows; the coder's tables; `exp` of the integer softmax;
-                  `skip`: symbols with a smaller scale index are not coded
+    integer/...   the entropy path: int8 weights, and an exponent per row (value = integer * 2^-exponent); int32 biases
+                  in units of the products, 4 bits finer; per-QP tables of 64 rows; the coder's tables; `exp` of the
+                  integer softmax; `skip`: symbols with a smaller scale index are not coded
     float/...     g_a, h_a and g_s in float16, with their per-QP vectors evaluated at the 64 levels
     graph/...     ONNX graphs of both, which name these arrays as external initializers
 
@@ -48,6 +48,7 @@ class Bundle:
     path: Path
 
     def __post_init__(self) -> None:
+        self.path = Path(self.path)
         try:
             self.metadata = manifest.metadata(self.path)
         except (ValueError, OSError) as error:

@@ -141,7 +141,7 @@ def verify(source: str, threads: int | None, model: str | None) -> None:
 @cli.command()
 def models() -> None:
     """List the model bundles that are installed."""
-    found = codec.models()
+    found = codec.installed_models()
     for bundle in found:
         click.echo(
             f"{bundle['name']}  model {bundle['model_id']}  synthesis {bundle['synthesis_id']}  "

@@ -40,7 +40,7 @@ def encode(picture: Picture, qp: int, runtime: Any) -> bytes:
     _check_size(width, height)
     bundle = runtime.bundle
     y, z = runtime.analyse(padded(picture.rgb), qp)
-    mode = Encode(y, z, bundle.config.slices, int(bundle.arrays["integer/skip"]))
+    mode = Encode(y, z, bundle.config.slices, int(bundle.arrays["integer/skip"][0]))
     code_latents(runtime, mode, qp)
     payload, lanes = mode.payload(bank(runtime))
     return pack(
@@ -55,7 +55,7 @@ def decode_latents(found: Container, runtime: Any) -> tuple[Any, Any]:
     z_shape = (1, bundle.config.hyper, -(-found.height // BLOCK), -(-found.width // BLOCK))
     try:
         decoder = cpp_ext.Decoder(bank(runtime), found.payload, found.lanes)
-        mode = Decode(decoder, z_shape, int(bundle.arrays["integer/skip"]))
+        mode = Decode(decoder, z_shape, int(bundle.arrays["integer/skip"][0]))
         result = code_latents(runtime, mode, found.qp)
         decoder.finish()
     except cpp_ext.CorruptStream as error:

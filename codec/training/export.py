@@ -84,7 +84,7 @@ def integer_part(model: MLICv2) -> dict[str, NDArray]:
     part["z/mean"] = torch.floor(mean * 64 + 0.5).numpy().astype(np.int16)
     part["z/index"] = torch.floor(z_index + 0.5).clamp(0, tables.SCALES - 1).numpy().astype(np.uint8)
     part["exp"] = np.array([round(65535 * np.exp(-i / 16)) for i in range(256)], np.uint16)
-    part["skip"] = np.array(SKIP, np.uint8)
+    part["skip"] = np.array([SKIP], np.uint8)
     return part | {f"tables/{n}": a for n, a in tables.build().items()}
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ORPHAN = pack(Container(768, 512, 32, False, 8, b"\x01\x02\x03\x04", b"\x05\x06", 0, b"a model nobody has"))
 HEAVY = ("numpy", "onnxruntime", "PIL", "torch", "compressai")
 
-need_bundle = pytest.mark.skipif(not codec.models(), reason="no model bundle is installed")
+need_bundle = pytest.mark.skipif(not codec.installed_models(), reason="no model bundle is installed")
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_info_on_a_damaged_payload(here: Path, capsys: pytest.CaptureFixture[str
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == len(codec.models()) and bool(out) != bool(err)
+    assert len(out.splitlines()) == len(codec.installed_models()) and bool(out) != bool(err)
 
 
 def test_encode_says_what_it_did(here: Path, capsys: pytest.CaptureFixture[str], fake_encoder: list) -> None:
@@ -361,7 +361,7 @@ def test_info_names_the_model(here: Path, sample: bytes, capsys: pytest.CaptureF
     Path("b.mlic").write_bytes(sample)
     assert main(["info", "b.mlic", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert (facts["model"], facts["model_id"]) in [(m["name"], m["model_id"][:8]) for m in codec.models()]
+    assert (facts["model"], facts["model_id"]) in [(m["name"], m["model_id"][:8]) for m in codec.installed_models()]
     assert facts["bytes"] == len(sample) and facts["bpp"] == pytest.approx(8 * len(sample) / (96 * 64), rel=0.01)
 
 

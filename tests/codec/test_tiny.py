@@ -1,0 +1,83 @@
+"""Everything visible, in seconds and without weights: run this first."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import codec
+from codec.container import HEADER_BYTES, peek
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 64), (65, 130), (128, 96)])
+def test_sizes_come_back(tiny_bundle: Path, photo: NDArray, size: tuple[int, int]) -> None:
+    w, h = size
+    data = codec.encode(photo[:h, :w], model=tiny_bundle)
+    image = codec.decode(data, model=tiny_bundle)
+    assert (image.size, image.mode) == (size, "RGB")
+    # An untrained network, but fitted: the picture must be recognizable.
+    assert np.abs(np.asarray(image, int) - photo[:h, :w]).mean() < 40
+
+
+def test_grey_stays_grey(tiny_bundle: Path, photo: NDArray) -> None:
+    data = codec.encode(Image.fromarray(photo[:64, :64]).convert("L"), model=tiny_bundle)
+    assert codec.decode(data, model=tiny_bundle).mode == "L"
+
+
+def test_more_bits_better_picture(tiny_bundle: Path, photo: NDArray) -> None:
+    part, sizes, errors = photo[100:228, 100:228], [], []
+    for quality in (0, 50, 100):
+        data = codec.encode(part, quality, model=tiny_bundle)
+        sizes.append(len(data))
+        errors.append(((np.asarray(codec.decode(data, model=tiny_bundle), float) - part) ** 2).mean())
+    assert sizes == sorted(sizes) and errors == sorted(errors, reverse=True)
+
+
+def test_same_bytes_every_time(tiny_bundle: Path, photo: NDArray) -> None:
+    part = photo[:96, :96]
+    assert codec.encode(part, threads=1, model=tiny_bundle) == codec.encode(part, threads=2, model=tiny_bundle)
+
+
+def test_info_and_verify(tiny_bundle: Path, photo: NDArray) -> None:
+    data = codec.encode(photo[:80, :90], qp=20, model=tiny_bundle)
+    facts = codec.info(data)
+    assert (facts["width"], facts["height"], facts["qp"], facts["checksums"]) == (90, 80, 20, "ok")
+    assert facts["bytes"] == len(data) and facts["bpp"] == 8 * len(data) / 7200
+    codec.verify(data, model=tiny_bundle)
+
+
+def test_the_model_is_named_when_it_is_missing(tiny_bundle: Path, photo: NDArray) -> None:
+    data = codec.encode(photo[:64, :64], model=tiny_bundle)
+    with pytest.raises(codec.UnknownModel, match=codec.info(data)["model_id"]):
+        codec.decode(data)
+
+
+def test_every_flipped_bit_is_noticed(tiny_bundle: Path, photo: NDArray) -> None:
+    data = codec.encode(photo[:64, :64], qp=0, model=tiny_bundle)
+    for at in range(0, 8 * len(data), 37):
+        damaged = bytearray(data)
+        damaged[at // 8] ^= 1 << at % 8
+        with pytest.raises(codec.CodecError):
+            codec.decode(bytes(damaged), model=tiny_bundle)
+
+
+def test_damage_behind_the_checksums_is_noticed_too(tiny_bundle: Path, photo: NDArray) -> None:
+    """A forger can mend the payload's checksum; the coder's final state and the latents' checksum remain."""
+    from dataclasses import replace
+
+    from codec.container import pack
+
+    found, _ = peek(codec.encode(photo[:64, :64], qp=30, model=tiny_bundle))
+    assert len(pack(found)) == HEADER_BYTES + len(found.payload)
+    for at in range(0, 8 * len(found.payload), 101):
+        payload = bytearray(found.payload)
+        payload[at // 8] ^= 1 << at % 8
+        with pytest.raises(codec.Corrupt):
+            codec.decode(pack(replace(found, payload=bytes(payload))), model=tiny_bundle)
+
+
+def test_pictures_too_large_are_refused_before_any_work(tiny_bundle: Path) -> None:
+    with pytest.raises(codec.BadInput, match="split"):
+        codec.encode(np.broadcast_to(np.uint8(7), (6000, 6000, 3)), model=tiny_bundle)

@@ -1,0 +1,141 @@
+"""The trainer on a few pictures: it learns, resumes without a trace and says what is wrong; its export decodes."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+import codec  # noqa: E402
+from codec.config import CONFIGS  # noqa: E402
+from codec.models.mlicv2 import MLICv2, gaussian_bits  # noqa: E402
+from codec.training import data, export, train  # noqa: E402
+from codec.training.optim import Muon, orthogonalize  # noqa: E402
+from rate import gaussian_bits as analytic_bits  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def pictures(photo: NDArray) -> list[NDArray]:
+    return [photo[i * 16 : i * 16 + 256, i * 20 : i * 20 + 300] for i in range(10)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pictures: list[NDArray]) -> Path:
+    """Pictures in a folder and in an archive, one broken, one too small."""
+    root = tmp_path / "photos"
+    (root / "deeper").mkdir(parents=True)
+    for i, p in enumerate(pictures[:8]):
+        Image.fromarray(p).save(root / "deeper" / f"{i}.png")
+    Image.fromarray(pictures[8]).save(tmp_path / "in.jpg")
+    with tarfile.open(root / "more.tar", "w") as tar:
+        tar.add(tmp_path / "in.jpg", "in.jpg")
+    (root / "broken.jpg").write_bytes(b"\xff\xd8 no")
+    Image.fromarray(pictures[9][:100]).save(root / "small.png")
+    return root
+
+
+def test_loading_names_what_it_skips(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained_on, held_out = data.load_pictures(folder, 256)
+    err = capsys.readouterr().err
+    assert len(trained_on) + len(held_out) == 9 and held_out
+    assert "broken.jpg" in err and "small.png" in err and err.count("\n") == 2
+
+
+def test_too_few_pictures_is_an_error_that_says_what_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="at least 8"):
+        data.load_pictures(tmp_path, 256)
+
+
+def new_run(folder: Path, pictures: list[NDArray]) -> train.Run:
+    torch.manual_seed(1)
+    folder.mkdir(exist_ok=True)
+    run = train.Run(folder, MLICv2(CONFIGS["tiny"]), 0)
+    run.model.fit_to(data.to_signal(data.crops(pictures, 16, 128, run.rng)))
+    run.average = {n: p.detach().clone() for n, p in run.model.arrays.items()}
+    return run
+
+
+def test_training_lowers_the_loss(tmp_path: Path, pictures: list[NDArray]) -> None:
+    run = new_run(tmp_path / "run", pictures)
+
+    def cost() -> float:
+        rows = train.with_average(run, pictures)
+        return sum(np.log2(row["bpp"]) - row["psnr"] / 6 for row in rows)
+
+    before = cost()
+    for i in range(100):
+        train.step(run, pictures, 1 - i / 100, 4, 64)
+    assert cost() < before - 0.1  # a tenth of a bit in the exponent, about 7 % rate
+
+
+def test_resuming_leaves_no_trace(tmp_path: Path, pictures: list[NDArray]) -> None:
+    def steps(run: train.Run, n: int) -> None:
+        for _ in range(n):
+            train.step(run, pictures, 1.0, 2, 64)
+
+    straight = new_run(tmp_path / "a", pictures)
+    steps(straight, 4)
+    broken = new_run(tmp_path / "b", pictures)
+    steps(broken, 2)
+    broken.save("checkpoint.pt")
+    resumed = train.Run(tmp_path / "b", MLICv2(CONFIGS["tiny"]), 99)
+    resumed.load("checkpoint.pt")
+    steps(resumed, 2)
+    assert resumed.counts == straight.counts
+    for name, p in straight.model.arrays.items():
+        assert torch.equal(p, resumed.model.arrays[name]), name
+        assert torch.equal(straight.average[name], resumed.average[name]), name
+
+
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, pictures: list[NDArray]) -> None:
+    run = new_run(tmp_path / "run", pictures)
+    with torch.no_grad():
+        run.model.arrays["g_s/head/bias"][0] = float("nan")
+    before = {n: p.detach().clone() for n, p in run.model.arrays.items()}
+    train.step(run, pictures, 1.0, 2, 64)
+    assert run.counts["skipped"] == 1
+    assert all(torch.equal(p, before[n]) for n, p in run.model.arrays.items() if n != "g_s/head/bias")
+
+
+def test_train_export_encode_decode(
+    folder: Path, tmp_path: Path, photo: NDArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The README's commands, on a small net for a few seconds of training."""
+    monkeypatch.setattr(train, "STAGES", ((0.0, 2, 64),))
+    monkeypatch.setattr(train, "EVALUATE_SECONDS", 1)
+    run, out = tmp_path / "run", tmp_path / "tiny.safetensors"
+    argv = [str(run), "--data", str(folder), "--hours", str(4 / 3600), "--model", "tiny", "--eager", "--threads", "1"]
+    assert train.main(argv) == 0
+    assert {"config.json", "checkpoint.pt", "trunk.pt", "ema.npz", "log.jsonl"} <= {p.name for p in run.iterdir()}
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert last["finished"] and [row["qp"] for row in last["held_out"]] == list(train.HELD_OUT_QPS)
+    for source in (run, run / "ema.npz"):
+        assert export.main([str(source), str(out)]) == 0
+        file = codec.encode(photo[:100, :100], model=out)
+        codec.decode(file, model=out)
+    again = tmp_path / "again"
+    assert train.main([str(again), *argv[1:3], "--hours", "0.0001", "--from", str(run / "ema.npz"), *argv[5:]]) == 0
+
+
+def test_muon_steps_are_orthogonal() -> None:
+    m = torch.randn(3, 20, 50, generator=torch.Generator().manual_seed(0))
+    singular = torch.linalg.svdvals(orthogonalize(m))
+    assert (singular > 0.8).all() and (singular < 1.2).all()
+    p = torch.nn.Parameter(torch.zeros(20, 50))
+    p.grad = m[0].clone()
+    Muon([p], lr=1.0).step()
+    assert p.detach().square().mean().sqrt() == pytest.approx(0.2, rel=0.1)  # as large as AdamW's
+
+
+def test_the_trained_rate_is_the_analytic_rate() -> None:
+    from codec.tables import scale
+
+    v = torch.tensor([[0.0, 1.0, -2.0, 3.0]])
+    index = torch.tensor([[10.0, 20.0, 35.0, 50.0]])
+    sigmas = np.array([scale(int(i)) for i in index[0]])
+    assert gaussian_bits(v, index).item() == pytest.approx(analytic_bits(v.numpy(), 0.0, sigmas).sum(), rel=2e-3)
