@@ -11,6 +11,8 @@ from .report import write
 
 SUITES = {
     "kodak": "rate-distortion of our codec against its peers, BD-rate",
+    "learning": "BD-rate of bundles from different moments of training",
+    "process": "seconds and memory of codec encode and codec decode as whole processes",
     "peers": "JPEG, WebP and AVIF alone, to be reused by kodak --peers",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report
 

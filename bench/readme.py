@@ -1,7 +1,7 @@
-"""python -m bench.readme [--check]: the rate-distortion table of the README, from the committed results.
+"""python -m bench.readme [--check]: the tables of the README, from the committed results.
 
-The table stands between the lines `<!-- rd-table -->` and `<!-- /rd-table -->`. --check changes nothing and exits
-with status 1 where the README does not say what the results say.
+Each stands between lines like `<!-- rd-table -->` and `<!-- /rd-table -->`. --check changes nothing and exits with
+status 1 where the README does not say what the results say.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-OPEN, CLOSE = "<!-- rd-table -->", "<!-- /rd-table -->"
 NAMES = {
     "mlicpp": "MLIC++ (published)",
     "vtm": "VTM 9.1 (published)",
@@ -62,24 +61,52 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def updated(text: str, content: str) -> str:
+def learning(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `learning`."""
+    values = {r["name"]: r["value"] for r in result["rows"]}
+    lines = ["| crops seen | against JPEG | WebP | AVIF | VTM |", "|---:|---:|---:|---:|---:|"]
+    for crops in dict.fromkeys(name.split("/")[1] for name in values):
+        cells = (values.get(f"learning/{crops}/{anchor}") for anchor in ("jpeg", "webp", "avif", "vtm"))
+        shown = " | ".join("" if v is None else f"{v:+.1f} %" for v in cells)
+        lines.append(f"| {int(crops):,} | {shown} |")
+    lines += ["", f"BD-rate on {result['pictures']} pictures, real files. Source: {source(result)}."]
+    return "\n".join(lines)
+
+
+def process(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `process`."""
+    values = {r["name"].removeprefix("process/"): r["value"] for r in result["rows"]}
+    return (
+        f"From process start to finished file, 768x512: encode {values['encode/wall']:.2f} s, decode "
+        f"{values['decode/wall']:.2f} s, at most {values['peak']:.0f} MiB. Source: {source(result)}."
+    )
+
+
+TABLES = {"rd-table": ("kodak", table), "learning": ("learning", learning), "process": ("process", process)}
+
+
+def updated(text: str, marker: str, content: str) -> str:
     """`text` with `content` between the markers. Raises ValueError unless each marker stands there once, in order."""
-    if text.count(OPEN) != 1 or text.count(CLOSE) != 1 or text.index(OPEN) > text.index(CLOSE):
-        raise ValueError(f"the README needs one {OPEN} and after it one {CLOSE}")
-    head, tail = text.split(OPEN)[0], text.split(CLOSE)[1]
-    return f"{head}{OPEN}\n{content}\n{CLOSE}{tail}"
+    first, last = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    if text.count(first) != 1 or text.count(last) != 1 or text.index(first) > text.index(last):
+        raise ValueError(f"the README needs one {first} and after it one {last}")
+    head, tail = text.split(first)[0], text.split(last)[1]
+    return f"{head}{first}\n{content}\n{last}{tail}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write or check the table. Exit status 1 with one line on stderr where something is missing or out of date."""
-    parser = argparse.ArgumentParser(prog="python -m bench.readme", description="The README's rate-distortion table.")
+    parser = argparse.ArgumentParser(prog="python -m bench.readme", description="The README's tables.")
     parser.add_argument("--check", action="store_true", help="change nothing; fail where the README is out of date")
-    parser.add_argument("--results", metavar="FILE", type=Path, default=ROOT / "results" / "kodak.json")
+    parser.add_argument("--results", metavar="DIR", type=Path, default=ROOT / "results")
     parser.add_argument("--readme", metavar="FILE", type=Path, default=ROOT / "README.md")
     args = parser.parse_args(arguments)
     try:
         before = args.readme.read_text(encoding="utf-8")
-        after = updated(before, table(json.loads(args.results.read_text(encoding="utf-8"))))
+        after = before
+        for marker, (suite, make) in TABLES.items():
+            result = json.loads((args.results / f"{suite}.json").read_text(encoding="utf-8"))
+            after = updated(after, marker, make(result))
     except (OSError, ValueError) as error:
         print(f"bench.readme: {error}", file=sys.stderr)
         return 1

@@ -53,7 +53,9 @@ def encode(
     level = quality_to_qp(quality) if qp is None else qp
     if level not in range(MAX_QP + 1):
         raise ValueError(f"qp is {qp}, not 0..{MAX_QP}")
-    return pipeline.encode(picture.load(image), level, _runtime(bundle.find(model), "onnx", threads))
+    executor = _runtime(bundle.find(model), "onnx", threads)
+    executor.prepare("analysis")
+    return pipeline.encode(picture.load(image), level, executor)
 
 
 def decode(
@@ -66,6 +68,7 @@ def decode(
     from codec import picture, pipeline
 
     found, executor = _open(data, model, threads, runtime)
+    executor.prepare("synthesis")
     return picture.to_image(pipeline.decode(found, executor), found.grey)
 
 

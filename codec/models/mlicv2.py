@@ -72,6 +72,7 @@ class MLICv2(nn.Module):
         self.transforms = TorchOps(self.arrays.__getitem__, Arithmetic.FLOAT)
         self.entropy = TorchOps(self.arrays.__getitem__, Arithmetic.CLIP)
         self.skip = 0
+        self.half = False  # transforms in bfloat16, for GPUs; their residual streams and the entropy path stay float32
         self.initialize()
 
     # -- what the coding loop asks for ------------------------------------------------------------------------------
@@ -98,9 +99,13 @@ class MLICv2(nn.Module):
     # -- training ---------------------------------------------------------------------------------------------------
     def analyse(self, x: Tensor, qp: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (batch, height, width, 3) in -1..1 -> y in steps and z."""
-        signal = network.g_a(self.transforms, self.cfg, x, qp)
-        y = signal.float() * self.transforms.vector("y/gain", qp).exp()
-        return y, network.h_a(self.transforms, self.cfg, signal, qp).float()
+        with self.precision(x):
+            signal = network.g_a(self.transforms, self.cfg, x, qp).float()
+            z = network.h_a(self.transforms, self.cfg, signal, qp).float()
+        return signal * self.transforms.vector("y/gain", qp).exp(), z
+
+    def precision(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.half)
 
     def forward(self, x: Tensor, qp: Tensor, noisy: bool = True) -> tuple[Tensor, dict[int, Tensor]]:
         """x (batch, height, width, 3) in -1..1, sides multiples of 64; qp from qp_weights.
@@ -110,7 +115,8 @@ class MLICv2(nn.Module):
         y, z = self.analyse(x, qp)
         mode = Likelihoods(self, y, z, noisy, self.skip)
         y_hat, psi = code_latents(self, mode, qp)
-        return network.g_s(self.transforms, self.cfg, y_hat, psi, qp).float(), mode.bits
+        with self.precision(x):
+            return network.g_s(self.transforms, self.cfg, y_hat, psi, qp).float(), mode.bits
 
     def set_arithmetic(self, arithmetic: Arithmetic) -> None:
         self.entropy.kind = arithmetic
@@ -152,7 +158,6 @@ class MLICv2(nn.Module):
             a[f"{name}/weight"].copy_(w)
         y = g @ second.T
         a["y/deviation"].copy_(y.flatten(0, 2).square().mean(0).sqrt() + 1e-3)
-        qp = qp_weights(torch.full((len(x),), QPS / 2))
         t = o.energy(y, "y/deviation")
         for i, target in enumerate((1.0, 1.0, Z_DEVIATION)):
             w, b = a[f"h_a/{i}/weight"], a[f"h_a/{i}/bias"]
@@ -162,4 +167,3 @@ class MLICv2(nn.Module):
             b.copy_(-(t @ w.T).mean((0, 1, 2)))
             t = t @ w.T + b
         a["z/log_scale"].copy_(t.flatten(0, 2).std(0).log().expand_as(a["z/log_scale"]))
-        del qp

@@ -76,6 +76,7 @@ class TorchOps:
     # -- layers -----------------------------------------------------------------------------------------------------
     def block(self, f: Callable[..., Tensor], x: Tensor, name: str) -> Tensor:
         """A block that occurs many times; compiled once per shape when asked for, since compiling all takes minutes."""
+        x = x.float()  # the residual stream, whatever the precision of the layers
         if not self.compiled:
             return f(self, x, name)
         arrays = {n: self.p(name + n) for n in BLOCK_ARRAYS}

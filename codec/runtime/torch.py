@@ -87,6 +87,9 @@ class TorchRuntime:
         self.entropy = BundleOps(integers.__getitem__, Arithmetic.EXACT)
         self.transforms = BundleOps(floats.__getitem__, Arithmetic.FLOAT)
 
+    def prepare(self, transform: str) -> None:
+        """Nothing to open."""
+
     @torch.no_grad()
     def analyse(self, x: Floats, qp: int) -> tuple[Floats, Floats]:
         signal = network.g_a(self.transforms, self.cfg, _in(x, 1, self.device), qp)

@@ -36,7 +36,7 @@ FLOAT_SUM = 1 << 24  # integers below this are exact in float32
 def load_average(path: Path) -> MLICv2:
     """The averaged weights of a run folder or an ema.npz in a model."""
     if path.is_dir() and (path / "checkpoint.pt").exists():
-        state = torch.load(path / "checkpoint.pt", weights_only=True)
+        state = torch.load(path / "checkpoint.pt", weights_only=True, map_location="cpu")
         model = MLICv2(Config.from_dict(state["config"]))
         model.arrays.load_state_dict(state["average"])
         return model

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from codec.config import CONFIGS, QPS, Config, rate_lambda
 from codec.models.mlicv2 import MLICv2, qp_weights
 from codec.models.ops import Arithmetic
-from codec.training.data import crops, load_pictures, to_signal
+from codec.training.data import Photos, load_pictures, to_signal
 from codec.training.optim import Muon
 
 # Crops of a batch and their size, from this share of the schedule on. Small crops first: steps are cheap.
@@ -72,6 +72,7 @@ class Run:
         ]
         self.average = {n: p.detach().clone() for n, p in model.arrays.items()}
         self.rng = np.random.default_rng(seed)
+        self.loss = loss_of
         self.counts: dict[str, Any] = {"steps": 0, "crops": 0.0, "seconds": 0.0, "skipped": 0}  # crops of 256 x 256
 
     def update_average(self) -> None:
@@ -89,13 +90,13 @@ class Run:
         os.replace(self.folder / f"{name}.tmp", self.folder / name)
 
     def load(self, name: str) -> None:
-        state = torch.load(self.folder / name, weights_only=True)
+        state = torch.load(self.folder / name, weights_only=True, map_location=self.model.arrays["y/gain"].device)
         self.model.arrays.load_state_dict(state["arrays"])
         for o, s in zip(self.optimizers, state["optimizers"], strict=True):
             o.load_state_dict(s)
         self.average, self.counts = state["average"], state["counts"]
         self.rng.bit_generator.state = state["rng"]
-        torch.set_rng_state(state["torch"])
+        torch.set_rng_state(state["torch"].cpu())
 
     def log(self, **fields: Any) -> None:
         with (self.folder / "log.jsonl").open("a") as f:
@@ -109,12 +110,12 @@ def schedule(share: float, steps: int) -> tuple[float, int, int, bool]:
     return factor, count, size, share >= ROUND_FROM
 
 
-def step(run: Run, pictures: list[np.ndarray], factor: float, count: int, size: int) -> tuple[float, Tensor, Tensor]:
+def step(run: Run, photos: Photos, factor: float, count: int, size: int) -> tuple[float, Tensor, Tensor]:
     """One update on `count` crops with stratified QPs. A step that is not finite changes nothing and is counted."""
     qp = ((torch.arange(count) + torch.rand(count)) * (QPS / count)).clamp(max=QPS - 1)
     lambdas = torch.tensor([rate_lambda(q) for q in qp.tolist()])
-    x = crops(pictures, count, size, run.rng)
-    loss, bpp, mse = loss_of(run.model, x, qp, lambdas)
+    x = photos.crops(count, size, run.rng)
+    loss, bpp, mse = run.loss(run.model, x, qp.to(x.device), lambdas.to(x.device))
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), CLIP)
     finite = bool(torch.isfinite(norm))
@@ -136,12 +137,15 @@ def step(run: Run, pictures: list[np.ndarray], factor: float, count: int, size: 
 def evaluate(model: MLICv2, held_out: list[np.ndarray], size: int = 256) -> list[dict[str, float]]:
     """Rate and PSNR on the middles of held-out pictures at a few QPs, latents rounded; averages over pictures."""
     middles = [p[(p.shape[0] - size) // 2 :, (p.shape[1] - size) // 2 :][:size, :size] for p in held_out]
-    x = torch.from_numpy(np.stack(middles))
+    device = model.arrays["y/gain"].device
+    x = torch.from_numpy(np.stack(middles)).to(device)
     rows = []
     for qp in HELD_OUT_QPS:
         results = []
         for part in x.split(4):
-            x_hat, bits = model(to_signal(part), qp_weights(torch.full((len(part),), float(qp))), noisy=False)
+            x_hat, bits = model(
+                to_signal(part), qp_weights(torch.full((len(part),), float(qp), device=device)), noisy=False
+            )
             error = ((x_hat.clamp(-1, 1) - to_signal(part)) * 127.5).square().mean((1, 2, 3))
             results.append(torch.stack((sum(bits.values()) / size**2, 10 * torch.log10(65025 / error))))
         bpp, psnr = torch.cat(results, 1).mean(1).tolist()
@@ -170,38 +174,50 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--from", dest="start", type=Path, help="ema.npz to start from instead of random weights")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--eager", action="store_true", help="do not compile: slower, but starts at once")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=float, default=1.0, help="batches so many times as large as on a CPU")
+    parser.add_argument(
+        "--compile",
+        choices=("none", "blocks", "all"),
+        default="blocks",
+        help="none starts at once; blocks takes a minute or two; all is for GPUs and takes longer",
+    )
     return parser.parse_args(argv)
 
 
-def start(args: argparse.Namespace, pictures: list[np.ndarray]) -> Run:
+def start(args: argparse.Namespace, photos: Photos) -> Run:
     """A run at its last checkpoint, or a new one whose network starts as a PCA transform of the pictures."""
     checkpoint = args.run / "checkpoint.pt"
     torch.manual_seed(args.seed)
     if checkpoint.exists():
         fields = torch.load(checkpoint, weights_only=True, mmap=True)["config"]
-        run = Run(args.run, MLICv2(Config.from_dict(fields)), args.seed)
+        run = Run(args.run, MLICv2(Config.from_dict(fields)).to(args.device), args.seed)
         run.load("checkpoint.pt")
     else:
         args.run.mkdir(parents=True, exist_ok=True)
-        run = Run(args.run, MLICv2(CONFIGS[args.model]), args.seed)
+        run = Run(args.run, MLICv2(CONFIGS[args.model]).to(args.device), args.seed)
         if args.start:
             with np.load(args.start) as arrays:
                 state = {n: torch.from_numpy(arrays[n]).float() for n in arrays.files if n != "config"}
             run.model.arrays.load_state_dict(state)
         else:
-            run.model.fit_to(to_signal(crops(pictures, 256, STAGES[0][2], run.rng)))
+            run.model.fit_to(to_signal(photos.crops(256, STAGES[0][2], run.rng)))
         run.average = {n: p.detach().clone() for n, p in run.model.arrays.items()}
         (args.run / "config.json").write_text(json.dumps(run.model.cfg.to_dict(), indent=1) + "\n")
-    run.model.transforms.compiled = run.model.entropy.compiled = not args.eager
+    run.model.transforms.compiled = run.model.entropy.compiled = args.compile == "blocks"
+    if args.compile == "all":
+        run.loss = torch.compile(loss_of, dynamic=False)
+    run.model.half = torch.device(args.device).type == "cuda"
     return run
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs: it holds the products of 8-bit integers exactly
     pictures, held_out = load_pictures(args.data, max(size for _, _, size in STAGES))
-    run = start(args, pictures)
+    photos = Photos(pictures, max(size for _, _, size in STAGES), args.device)
+    run = start(args, photos)
     stop: list[int] = []
     for s in (signal.SIGINT, signal.SIGTERM):
         signal.signal(s, lambda number, _: stop.append(number))
@@ -212,11 +228,12 @@ def main(argv: list[str] | None = None) -> int:
     while counts["seconds"] < budget and not stop:
         began, share = time.monotonic(), counts["seconds"] / budget
         factor, count, size, rounding = schedule(share, counts["steps"])
+        count = round(count * args.batch)
         if share >= DECAY_FROM and not (run.folder / "trunk.pt").exists():
             run.save("trunk.pt")
         run.model.set_arithmetic(Arithmetic.ROUND if rounding else Arithmetic.CLIP)
         run.model.skip = SKIP if rounding else 0
-        loss, bpp, mse = step(run, pictures, factor, count, size)
+        loss, bpp, mse = step(run, photos, factor, count, size)
         took = min(time.monotonic() - began, 60.0)  # longer: the process was suspended
         counts["seconds"] += took
         values = np.array((loss, bpp.sum(0).mean().item(), (10 * torch.log10(65025 / mse)).mean().item()))
@@ -242,7 +259,7 @@ def main(argv: list[str] | None = None) -> int:
     run.save("checkpoint.pt")
     if not stop:
         run.log(held_out=with_average(run, held_out), finished=True)
-        average = {n: a.numpy().astype(np.float16) for n, a in run.average.items()}
+        average = {n: a.cpu().numpy().astype(np.float16) for n, a in run.average.items()}
         np.savez(run.folder / "ema.npz", config=json.dumps(run.model.cfg.to_dict()), **average)
     bar.close()
     print(

@@ -1,8 +1,5 @@
-"""Small pictures, and a stand-in for our codec, so that the suites run without weights or data."""
+"""Small pictures, so that the suites run without data."""
 
-import io
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,17 +30,3 @@ def folder(tmp_path: Path) -> Path:
     for seed in (1, 2):
         _picture(seed).save(where / f"p{seed}.png")
     return where
-
-
-@pytest.fixture
-def codec(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
-    """In place of the package `codec`: WebP, of a quality that rises with the QP."""
-
-    def encode(image: Image.Image, quality: float = 50, *, qp: int | None = None) -> bytes:
-        file = io.BytesIO()
-        image.save(file, "webp", quality=round(quality if qp is None else qp * 100 / 63))
-        return file.getvalue()
-
-    module = types.SimpleNamespace(encode=encode, decode=lambda data: Image.open(io.BytesIO(data)).convert("RGB"))
-    monkeypatch.setitem(sys.modules, "codec", module)
-    return module

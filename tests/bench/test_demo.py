@@ -1,25 +1,16 @@
-"""The demo's searches, and its whole course with a stand-in for the `codec` command."""
+"""The demo's searches, and its whole course."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import codec
 from bench import demo
 from bench.measure import PEERS, measure
 
 Make = Callable[..., Image.Image]
-
-COMMAND = f"""#!{sys.executable}
-import sys
-from PIL import Image
-if sys.argv[1] == "encode":
-    Image.open(sys.argv[4]).save(sys.argv[5], "webp", quality=int(sys.argv[3]))
-else:
-    Image.open(sys.argv[2]).convert("RGB").save(sys.argv[3])
-"""
 
 
 def test_smallest() -> None:
@@ -51,14 +42,10 @@ def test_the_sample_needs_no_download() -> None:
     assert Image.open(demo.sample()).size == (600, 400)
 
 
-def test_whole_course(
-    picture: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script, original, out = tmp_path / "codec", tmp_path / "photo.png", tmp_path / "out"
-    script.write_text(COMMAND)
-    script.chmod(0o755)
+@pytest.mark.skipif(not codec.installed_models(), reason="no model bundle is installed")
+def test_whole_course(picture: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original, out = tmp_path / "photo.png", tmp_path / "out"
     picture(4, 90, 60).save(original)
-    monkeypatch.setattr(demo, "command", lambda: str(script))
     assert demo.main(["--picture", str(original), "--out", str(out), "-q", "40"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("mlicv2-s", "JPEG q", "WEBP q", "AVIF q", "side-by-side.png"))

@@ -1,4 +1,4 @@
-"""The README's table follows the results, and a README that does not is noticed."""
+"""The README's tables follow the results, and a README that does not is noticed."""
 
 import json
 from pathlib import Path
@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from bench.readme import CLOSE, OPEN, main, table
+from bench.readme import ROOT, TABLES, learning, main, process, table
 from bench.report import row
 
-RESULT: dict[str, Any] = {
-    "suite": "kodak",
+SOURCE: dict[str, Any] = {
     "machine": {"cpu": "CPU", "cores": 2, "platform": "Linux"},
     "commit": "abc1234",
     "command": "python -m bench kodak",
     "pictures": 24,
+}
+KODAK: dict[str, Any] = SOURCE | {
     "peers": {"settings": {"webp": "method 6"}, "libraries": {"libwebp": "1.6.0"}},
     "rows": [
         row("kodak/ours/qp18/bpp", 0.41234, "bit/pixel"),
@@ -27,33 +28,55 @@ RESULT: dict[str, Any] = {
         row("kodak/bd-rate/webp-vs-vtm", 78.2, "%"),
     ],
 }
+LEARNING = SOURCE | {"rows": [row("learning/1600/webp", 26.6, "%"), row("learning/9000/webp", -7.1, "%")]}
+PROCESS = SOURCE | {
+    "rows": [
+        row("process/encode/wall", 0.9, "s"),
+        row("process/decode/wall", 0.8, "s"),
+        row("process/peak", 229, "MiB"),
+    ]
+}
 
 
-def test_table_says_what_the_rows_say() -> None:
-    text = table(RESULT)
+def test_tables_say_what_the_rows_say() -> None:
+    text = table(KODAK)
     assert "| 18 | 0.412 | 31.50 | 0.50 | 0.60 |" in text
     assert "| WebP | +78.2 % | -12.3 % | 27.0 to 38.0 dB |" in text
     assert "| AVIF |  |  |  |" in text
     assert "`python -m bench kodak`, commit abc1234, CPU, 2 cores, Linux" in text
+    assert "| 1,600 |  | +26.6 % |  |  |" in learning(LEARNING) and "| 9,000 |  | -7.1 % |" in learning(LEARNING)
+    assert "encode 0.90 s, decode 0.80 s, at most 229 MiB" in process(PROCESS)
 
 
-def test_writes_then_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme, results = tmp_path / "README.md", tmp_path / "kodak.json"
-    readme.write_text(f"# Title\n\n{OPEN}\nold\n{CLOSE}\n\nThe end.\n")
-    results.write_text(json.dumps(RESULT))
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for name, result in (("kodak", KODAK), ("learning", LEARNING), ("process", PROCESS)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    return tmp_path
+
+
+def test_writes_then_checks(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = results / "README.md"
+    places = "\n".join(f"<!-- {marker} -->\nold\n<!-- /{marker} -->" for marker in TABLES)
+    readme.write_text(f"# Title\n\n{places}\n\nThe end.\n")
     options = ["--readme", str(readme), "--results", str(results)]
     assert main([*options, "--check"]) == 1
     assert "out of date" in capsys.readouterr().err and "old" in readme.read_text()
     assert main(options) == 0
     text = readme.read_text()
-    assert text.startswith("# Title\n") and text.endswith("The end.\n") and table(RESULT) in text
+    assert text.startswith("# Title\n") and text.endswith("The end.\n") and table(KODAK) in text
     assert main([*options, "--check"]) == 0
 
 
-@pytest.mark.parametrize("text", ["no markers", f"{CLOSE}{OPEN}", f"{OPEN}{OPEN}{CLOSE}"])
-def test_refuses_a_readme_without_place(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    readme, results = tmp_path / "README.md", tmp_path / "kodak.json"
+@pytest.mark.parametrize("text", ["none", "<!-- /rd-table --><!-- rd-table -->", "<!-- rd-table --><!-- rd-table -->"])
+def test_refuses_a_readme_without_place(results: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = results / "README.md"
     readme.write_text(text)
-    results.write_text(json.dumps(RESULT))
     assert main(["--readme", str(readme), "--results", str(results)]) == 1
-    assert OPEN in capsys.readouterr().err
+    assert "<!-- rd-table -->" in capsys.readouterr().err
+
+
+def test_our_readme_is_up_to_date() -> None:
+    if not (ROOT / "results" / "kodak.json").exists():
+        pytest.skip("no results are committed")
+    assert main(["--check"]) == 0

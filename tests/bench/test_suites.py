@@ -1,12 +1,12 @@
 """The suites `kodak` and `peers` end to end on made-up pictures, and the one way to measure."""
 
 import json
-import types
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import codec
 from bench import kodak, peers
 from bench.__main__ import main
 from bench.measure import PEERS, Codec, Point, from_json, load, measure, to_json
@@ -39,10 +39,20 @@ def test_command_line_is_kept_without_absolute_paths() -> None:
     assert line == "python -m bench kodak --data data --json results/x.json --pictures=d"
 
 
-def test_kodak_and_peers(folder: Path, codec: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kodak_and_peers(folder: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peer_file, result_file, plot = (folder.parent / name for name in ("peers.json", "out/result.json", "plot.png"))
     assert main(["peers", "--pictures", str(folder), "--json", str(peer_file)]) == 0
-    options = ["--pictures", str(folder), "--peers", str(peer_file), "--plot", str(plot), "--monotone"]
+    options = [
+        "--pictures",
+        str(folder),
+        "--peers",
+        str(peer_file),
+        "--plot",
+        str(plot),
+        "--monotone",
+        "--model",
+        str(tiny_bundle),
+    ]
     assert main(["kodak", *options, "--json", str(result_file)]) == 0
 
     result = json.loads(result_file.read_text(encoding="utf-8"))
@@ -54,16 +64,17 @@ def test_kodak_and_peers(folder: Path, codec: types.SimpleNamespace, capsys: pyt
     per_picture = result["points"]["ours"]["qp18"]
     bpp = sum(numbers[1] for numbers in per_picture.values()) / len(per_picture)
     assert rows["set/ours/qp18/bpp"]["value"] == pytest.approx(bpp, abs=1e-4)
+    files = [codec.encode(p, qp=18, model=tiny_bundle) for p in load(folder).values()]
+    assert [numbers[0] for numbers in per_picture.values()] == [len(f) for f in files]
     assert rows["set/bd-rate/ours-vs-webp"]["unit"] == "%"
-    assert abs(rows["set/bd-rate/ours-vs-webp"]["value"]) < 15  # the stand-in is WebP, of another method
     assert "set/bd-rate/ours-vs-vtm" not in rows  # no data, no published curves
-    assert rows["set/ours/monotone"]["value"] == 1
+    assert rows["set/ours/monotone"]["value"] in (0, 1)
     assert Image.open(plot).width > 500
     shown = capsys.readouterr().out
-    assert "BD-rate of ours against webp" in shown and "monotone in -q: yes" in shown
+    assert "BD-rate of ours against webp" in shown and "monotone in -q: " in shown
 
 
-def test_cached_peers_must_have_every_picture(folder: Path, codec: types.SimpleNamespace) -> None:
+def test_cached_peers_must_have_every_picture(folder: Path) -> None:
     points = {"jpeg": {"q10": {"p1": Point(100, 0.25, 30.5, 0.1, 0.2)}}}
     with pytest.raises(ValueError, match="no earlier jpeg points of p2"):
         peers.cached({"points": to_json(points)}, load(folder))

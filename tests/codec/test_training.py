@@ -55,7 +55,7 @@ def new_run(folder: Path, pictures: list[NDArray]) -> train.Run:
     torch.manual_seed(1)
     folder.mkdir(exist_ok=True)
     run = train.Run(folder, MLICv2(CONFIGS["tiny"]), 0)
-    run.model.fit_to(data.to_signal(data.crops(pictures, 16, 128, run.rng)))
+    run.model.fit_to(data.to_signal(data.Photos(pictures, 64).crops(16, 128, run.rng)))
     run.average = {n: p.detach().clone() for n, p in run.model.arrays.items()}
     return run
 
@@ -69,14 +69,14 @@ def test_training_lowers_the_loss(tmp_path: Path, pictures: list[NDArray]) -> No
 
     before = cost()
     for i in range(100):
-        train.step(run, pictures, 1 - i / 100, 4, 64)
+        train.step(run, data.Photos(pictures, 64), 1 - i / 100, 4, 64)
     assert cost() < before - 0.1  # a tenth of a bit in the exponent, about 7 % rate
 
 
 def test_resuming_leaves_no_trace(tmp_path: Path, pictures: list[NDArray]) -> None:
     def steps(run: train.Run, n: int) -> None:
         for _ in range(n):
-            train.step(run, pictures, 1.0, 2, 64)
+            train.step(run, data.Photos(pictures, 64), 1.0, 2, 64)
 
     straight = new_run(tmp_path / "a", pictures)
     steps(straight, 4)
@@ -97,7 +97,7 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, pictures: lis
     with torch.no_grad():
         run.model.arrays["g_s/head/bias"][0] = float("nan")
     before = {n: p.detach().clone() for n, p in run.model.arrays.items()}
-    train.step(run, pictures, 1.0, 2, 64)
+    train.step(run, data.Photos(pictures, 64), 1.0, 2, 64)
     assert run.counts["skipped"] == 1
     assert all(torch.equal(p, before[n]) for n, p in run.model.arrays.items() if n != "g_s/head/bias")
 
@@ -109,7 +109,19 @@ def test_train_export_encode_decode(
     monkeypatch.setattr(train, "STAGES", ((0.0, 2, 64),))
     monkeypatch.setattr(train, "EVALUATE_SECONDS", 1)
     run, out = tmp_path / "run", tmp_path / "tiny.safetensors"
-    argv = [str(run), "--data", str(folder), "--hours", str(4 / 3600), "--model", "tiny", "--eager", "--threads", "1"]
+    argv = [
+        str(run),
+        "--data",
+        str(folder),
+        "--hours",
+        str(4 / 3600),
+        "--model",
+        "tiny",
+        "--compile",
+        "none",
+        "--threads",
+        "1",
+    ]
     assert train.main(argv) == 0
     assert {"config.json", "checkpoint.pt", "trunk.pt", "ema.npz", "log.jsonl"} <= {p.name for p in run.iterdir()}
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
@@ -139,3 +151,17 @@ def test_the_trained_rate_is_the_analytic_rate() -> None:
     index = torch.tensor([[10.0, 20.0, 35.0, 50.0]])
     sigmas = np.array([scale(int(i)) for i in index[0]])
     assert gaussian_bits(v, index).item() == pytest.approx(analytic_bits(v.numpy(), 0.0, sigmas).sum(), rel=2e-3)
+
+
+def test_crops_are_pieces_of_the_pictures() -> None:
+    marked = (np.arange(24 * 20 * 3) % 251).astype(np.uint8).reshape(24, 20, 3)
+    photos = data.Photos([marked], 16)
+    found = {q.tobytes() for r in range(9) for c in range(5) for q in turns(marked[r : r + 16, c : c + 16])}
+    assert {crop.tobytes() for crop in photos.crops(50, 16, np.random.default_rng(0)).numpy()} <= found
+    doubled = np.repeat(np.repeat(marked, 2, 0), 2, 1)
+    halved = data.Photos([doubled], 16)
+    assert len(halved.sizes) == 2 and np.array_equal(halved.pixels[-24 * 20 :], marked.reshape(-1, 3))
+
+
+def turns(p: NDArray) -> list[NDArray]:
+    return [q for t in (p, p.transpose(1, 0, 2)) for s in (t, t[::-1]) for q in (s, s[:, ::-1])]
