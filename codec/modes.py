@@ -13,7 +13,7 @@ from codec.coding import HYPER
 from codec.errors import Corrupt
 
 UNIT = 64
-LIMIT = 32767  # |y_hat| in units: it is a 16-bit number for the network
+LOWEST, HIGHEST = -32768, 32767  # y_hat in units: it is a 16-bit number for the network
 
 Floats = NDArray[np.float32]
 
@@ -63,7 +63,7 @@ class Encode(_Coding):
         target = self.targets.pop((i, half))
         mean, index = (np.broadcast_to(a, target.shape) for a in (mean, index))
         symbols = np.rint(target - mean / UNIT)
-        symbols = np.clip(symbols, np.ceil((-LIMIT - mean) / UNIT), np.floor((LIMIT - mean) / UNIT))
+        symbols = np.clip(symbols, np.ceil((LOWEST - mean) / UNIT), np.floor((HIGHEST - mean) / UNIT))
         coded = self.coded(i, index)
         symbols *= coded
         self.passes.append((symbols[coded].astype(np.int16), index[coded].astype(np.uint8)))
@@ -91,6 +91,7 @@ class Decode(_Coding):
         coded = self.coded(i, index)
         symbols = np.zeros(mean.shape, np.float32)
         symbols[coded] = self.decoder.get(index[coded].astype(np.uint8))
-        if np.abs(symbols * UNIT + mean).max(initial=0) > LIMIT:
+        values = symbols * UNIT + mean
+        if values.min(initial=0) < LOWEST or values.max(initial=0) > HIGHEST:
             raise Corrupt("the file is damaged: a latent is out of range")
         return self.finished(symbols, mean)

@@ -1,9 +1,10 @@
 """Turn the averaged weights of a training run into a model bundle.
 
-    codec export RUN OUT.safetensors          # RUN: a folder with checkpoint.pt or ema.npz, or an ema.npz file
+    codec export RUN OUT.safetensors          # RUN: the folder of a training; writes OUT.float.npz too
 
 The entropy path is rounded to the integers it was trained to bear, per-QP vectors are evaluated at all 64 levels, the
-coder's tables are made, and the graphs written. The bundle's ids are hashes of what it holds.
+coder's tables are made, and the graphs written. The bundle's ids are hashes of what it holds. OUT.float.npz holds what
+a later training needs beyond the bundle.
 """
 
 from __future__ import annotations
@@ -28,23 +29,10 @@ from codec.models.mlicv2 import MLICv2, qp_weights
 from codec.models.ops import row_exponents
 from codec.network import NARROW
 from codec.ops.onnx import OnnxOps, Value
+from codec.training import weights
 from codec.training.train import SKIP
 
 FLOAT_SUM = 1 << 24  # integers below this are exact in float32
-
-
-def load_average(path: Path) -> MLICv2:
-    """The averaged weights of a run folder or an ema.npz in a model."""
-    if path.is_dir() and (path / "checkpoint.pt").exists():
-        state = torch.load(path / "checkpoint.pt", weights_only=True, map_location="cpu")
-        model = MLICv2(Config.from_dict(state["config"]))
-        model.arrays.load_state_dict(state["average"])
-        return model
-    file = path / "ema.npz" if path.is_dir() else path
-    with np.load(file) as arrays:
-        model = MLICv2(Config.from_dict(json.loads(str(arrays["config"]))))
-        model.arrays.load_state_dict({n: torch.from_numpy(arrays[n]).float() for n in arrays.files if n != "config"})
-    return model
 
 
 def integer_layer(weight: Tensor, bias: Tensor | None) -> dict[str, NDArray]:
@@ -164,10 +152,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="codec export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="run folder or ema.npz")
+    parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("out", type=Path, help="the bundle to write, NAME.safetensors")
     args = parser.parse_args(argv)
-    metadata = write(load_average(args.run), args.out)
+    model = weights.load(args.run)
+    metadata = write(model, args.out)
+    weights.save_beside(model, args.out)
     print(f"{args.out}: {args.out.stat().st_size} bytes, model {metadata['model_id']}, synthesis "
           f"{metadata['synthesis_id']}", file=sys.stderr)  # fmt: skip
     return 0

@@ -2,12 +2,11 @@
 
     codec train RUN --data FOLDER --hours 2                 # from scratch, or on from RUN's last checkpoint
     codec train RUN --data FOLDER --hours 8 --model mlicv2-m
-    codec train RUN --data FOLDER --hours 1 --from old/ema.npz    # new run from released float weights
+    codec train RUN --data FOLDER --hours 1 --from codec/weights/mlicv2-s.safetensors     # from released weights
 
 FOLDER holds pictures, or tar archives of pictures, at any depth. RUN gets config.json, log.jsonl, checkpoint.pt
-(written every few minutes and on Ctrl-C or SIGTERM; the same command goes on from it), trunk.pt (the state before the
-learning rate decays, from which a longer training can go on) and at the end ema.npz, the averaged weights. Then:
-codec export RUN OUT.safetensors.
+(written every few minutes and on Ctrl-C or SIGTERM; the same command goes on from it) and trunk.pt (the state before
+the learning rate decays, from which a longer training can go on). Then: codec export RUN OUT.safetensors.
 
 The schedule runs over the hours given, counted in training time: a pause of the process does not count.
 """
@@ -31,6 +30,7 @@ from tqdm import tqdm
 from codec.config import CONFIGS, QPS, Config, rate_lambda
 from codec.models.mlicv2 import MLICv2, qp_weights
 from codec.models.ops import Arithmetic
+from codec.training import weights
 from codec.training.data import Photos, load_pictures, to_signal
 from codec.training.optim import Muon
 
@@ -45,7 +45,8 @@ CLIP = 1.0  # norm of the gradient
 AVERAGE = 0.998  # decay per step of the averaged weights
 RATE_WEIGHT = -0.45  # a crop's loss is weighted by lambda to this power: about one over its rate
 HELD_OUT_QPS = (4, 20, 36, 52)
-CHECKPOINT_SECONDS, EVALUATE_SECONDS = 180, 600
+HELD_OUT_PICTURES = 16
+CHECKPOINT_SECONDS, EVALUATE_SECONDS = 180, 1200
 
 
 def loss_of(model: MLICv2, x: Tensor, qp: Tensor, lambdas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,8 +55,8 @@ def loss_of(model: MLICv2, x: Tensor, qp: Tensor, lambdas: Tensor) -> tuple[Tens
     x_hat, bits = model(signal_in, qp_weights(qp))
     bpp = torch.stack(list(bits.values())) / (x.shape[1] * x.shape[2])
     mse = (x_hat - signal_in).square().mean((1, 2, 3)) * 127.5**2
-    weight = lambdas**RATE_WEIGHT
-    return ((bpp.sum(0) + lambdas * mse) * weight / weight.mean()).mean(), bpp.detach(), mse.detach()
+    share = lambdas**RATE_WEIGHT
+    return ((bpp.sum(0) + lambdas * mse) * share / share.mean()).mean(), bpp.detach(), mse.detach()
 
 
 class Run:
@@ -136,6 +137,7 @@ def step(run: Run, photos: Photos, factor: float, count: int, size: int) -> tupl
 @torch.no_grad()
 def evaluate(model: MLICv2, held_out: list[np.ndarray], size: int = 256) -> list[dict[str, float]]:
     """Rate and PSNR on the middles of held-out pictures at a few QPs, latents rounded; averages over pictures."""
+    held_out = held_out[:HELD_OUT_PICTURES]
     middles = [p[(p.shape[0] - size) // 2 :, (p.shape[1] - size) // 2 :][:size, :size] for p in held_out]
     device = model.arrays["y/gain"].device
     x = torch.from_numpy(np.stack(middles)).to(device)
@@ -155,12 +157,15 @@ def evaluate(model: MLICv2, held_out: list[np.ndarray], size: int = 256) -> list
 
 def with_average(run: Run, held_out: list[np.ndarray]) -> list[dict[str, float]]:
     """Evaluate the averaged weights, then put the training weights back."""
-    kept = {n: p.detach().clone() for n, p in run.model.arrays.items()}
-    run.model.arrays.load_state_dict(run.average)
+    model = run.model
+    kept = {n: p.detach().clone() for n, p in model.arrays.items()}
+    compiled, model.transforms.compiled, model.entropy.compiled = model.transforms.compiled, False, False
+    model.arrays.load_state_dict(run.average)
     try:
-        return evaluate(run.model, held_out)
+        return evaluate(model, held_out)
     finally:
-        run.model.arrays.load_state_dict(kept)
+        model.arrays.load_state_dict(kept)
+        model.transforms.compiled = model.entropy.compiled = compiled
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -171,7 +176,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures or tar archives of pictures")
     parser.add_argument("--hours", type=float, required=True, help="length of the whole schedule in training hours")
     parser.add_argument("--model", choices=sorted(CONFIGS), default="mlicv2-s")
-    parser.add_argument("--from", dest="start", type=Path, help="ema.npz to start from instead of random weights")
+    parser.add_argument("--from", dest="start", type=Path, help="a run or released bundle whose weights to start from")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -195,12 +200,9 @@ def start(args: argparse.Namespace, photos: Photos) -> Run:
         run.load("checkpoint.pt")
     else:
         args.run.mkdir(parents=True, exist_ok=True)
-        run = Run(args.run, MLICv2(CONFIGS[args.model]).to(args.device), args.seed)
-        if args.start:
-            with np.load(args.start) as arrays:
-                state = {n: torch.from_numpy(arrays[n]).float() for n in arrays.files if n != "config"}
-            run.model.arrays.load_state_dict(state)
-        else:
+        model = weights.load(args.start) if args.start else MLICv2(CONFIGS[args.model])
+        run = Run(args.run, model.to(args.device), args.seed)
+        if not args.start:
             run.model.fit_to(to_signal(photos.crops(256, STAGES[0][2], run.rng)))
         run.average = {n: p.detach().clone() for n, p in run.model.arrays.items()}
         (args.run / "config.json").write_text(json.dumps(run.model.cfg.to_dict(), indent=1) + "\n")
@@ -214,6 +216,7 @@ def start(args: argparse.Namespace, photos: Photos) -> Run:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     torch.set_num_threads(args.threads)
+    torch._dynamo.config.recompile_limit = 64  # every block shape of every stage; beyond the limit it would not compile
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs: it holds the products of 8-bit integers exactly
     pictures, held_out = load_pictures(args.data, max(size for _, _, size in STAGES))
     photos = Photos(pictures, max(size for _, _, size in STAGES), args.device)
@@ -259,8 +262,6 @@ def main(argv: list[str] | None = None) -> int:
     run.save("checkpoint.pt")
     if not stop:
         run.log(held_out=with_average(run, held_out), finished=True)
-        average = {n: a.cpu().numpy().astype(np.float16) for n, a in run.average.items()}
-        np.savez(run.folder / "ema.npz", config=json.dumps(run.model.cfg.to_dict()), **average)
     bar.close()
     print(
         f"{'stopped' if stop else 'finished'} after {counts['crops']:.0f} crops of 256x256, "
