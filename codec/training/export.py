@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor
 
 from codec import network, tables
@@ -143,7 +143,7 @@ def write(model: MLICv2, path: Path) -> dict[str, str]:
         arrays[f"graph/{name}"] = np.frombuffer(data, np.uint8)
         metadata[f"arrays/{name}"] = " ".join(used)
     temporary = path.with_name(path.name + ".tmp")
-    save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, temporary, metadata)
+    temporary.write_bytes(save({n: np.ascontiguousarray(a) for n, a in arrays.items()}, metadata))
     temporary.replace(path)
     return metadata
 
