@@ -43,25 +43,27 @@ def encode(
     qp: int | None = None,
     model: str | Path | None = None,
     threads: int | None = None,
+    runtime: str = "native",
 ) -> bytes:
     """A picture (path, bytes, Pillow image, uint8 array [H, W, 3], ...) -> the bytes of a .mlic file.
 
-    qp, 0..63, takes the place of quality, 0..100. Raises BadInput, UnknownModel, ValueError.
+    qp, 0..63, takes the place of quality, 0..100. runtime: "native", "onnx" or "torch".
+    Raises BadInput, UnknownModel, ValueError.
     """
     from codec import bundle, picture, pipeline
 
     level = quality_to_qp(quality) if qp is None else qp
     if level not in range(MAX_QP + 1):
         raise ValueError(f"qp is {qp}, not 0..{MAX_QP}")
-    executor = _runtime(bundle.find(model), "onnx", threads)
+    executor = _runtime(bundle.find(model), runtime, threads)
     executor.prepare("analysis")
     return pipeline.encode(picture.load(image), level, executor)
 
 
 def decode(
-    data: bytes, *, model: str | Path | None = None, threads: int | None = None, runtime: str = "onnx"
+    data: bytes, *, model: str | Path | None = None, threads: int | None = None, runtime: str = "native"
 ) -> Image.Image:
-    """The bytes of a .mlic file -> an RGB or L Pillow image. runtime: "onnx" or "torch".
+    """The bytes of a .mlic file -> an RGB or L Pillow image. runtime: "native", "onnx" or "torch".
 
     Raises NotMLIC, UnsupportedVersion, UnknownModel, Corrupt.
     """
@@ -76,7 +78,7 @@ def verify(data: bytes, *, model: str | Path | None = None, threads: int | None 
     """Decode the latents of a .mlic file without drawing the picture. Raises as decode does."""
     from codec import pipeline
 
-    pipeline.decode_latents(*_open(data, model, threads, "onnx"))
+    pipeline.decode_latents(*_open(data, model, threads, "native"))
 
 
 def info(data: bytes) -> dict[str, Any]:
@@ -106,9 +108,15 @@ def _cached(path: Path, _written: int, kind: str, threads: int | None) -> Any:
         from codec.runtime.torch import TorchRuntime
 
         return TorchRuntime(Bundle(path), threads)
-    from codec.runtime.onnx import OnnxRuntime
+    if kind == "onnx":
+        from codec.runtime.onnx import OnnxRuntime
 
-    return OnnxRuntime(Bundle(path), threads)
+        return OnnxRuntime(Bundle(path), threads)
+    if kind != "native":
+        raise ValueError(f"runtime is {kind!r}, not native, onnx or torch")
+    from codec.runtime.native import NativeRuntime
+
+    return NativeRuntime(Bundle(path), threads)
 
 
 def _runtime(bundle: Bundle, kind: str, threads: int | None) -> Any:

@@ -92,7 +92,7 @@ def encode(
 @cli.command()
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@click.option("--runtime", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True)
+@click.option("--runtime", type=click.Choice(["native", "onnx", "torch"]), default="native", show_default=True)
 @_threads
 @_model
 @_quiet

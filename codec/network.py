@@ -32,6 +32,12 @@ INDEX_PER_HEAD = 8  # scale indexes per unit of a head's output
 Array = Any  # whatever the executor computes with
 
 
+def limits(form: tuple[int, int]) -> tuple[float, float]:
+    """Least and greatest value of a number format (fractional bits, bits)."""
+    frac, bits = form
+    return -(2.0 ** (bits - 1 - frac)), (2 ** (bits - 1) - 1) / 2.0**frac
+
+
 def token_mixing(o: Any, x: Array, name: str) -> Array:
     """MetaFormer block without normalization: spatial mixing by a depthwise 5x5, then a gated channel MLP."""
     return o.block(_token_mixing, x, name)

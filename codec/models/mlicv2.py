@@ -6,6 +6,7 @@ The network itself is codec.network; here it gets parameters and gradients.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +40,13 @@ def gaussian_bits(v: Tensor, index: Tensor) -> Tensor:
 class Likelihoods:
     """The mode of codec.coding that trains: y_hat by straight-through rounding, the rate of noisy or rounded values.
 
+    uniform: makes noise in 0..1, in the shape of its argument, that stands for rounding in the rate; None rounds.
+
     skip: symbols whose scale index is below are not coded; they become their mean. 0 codes all.
     """
 
-    def __init__(self, model: MLICv2, y: Tensor, z: Tensor, noisy: bool, skip: int):
-        self.model, self.y, self.z, self.noisy, self.skip = model, y, z, noisy, skip
+    def __init__(self, model: MLICv2, y: Tensor, z: Tensor, uniform: Callable[[Tensor], Tensor] | None, skip: int):
+        self.model, self.y, self.z, self.uniform, self.skip = model, y, z, uniform, skip
         self.bits = {i: torch.zeros(len(y), device=y.device) for i in range(HYPER, len(model.cfg.slices))}
 
     def source(self, i: int, half: int) -> Tensor:
@@ -56,7 +59,7 @@ class Likelihoods:
         v = self.source(i, half) - mean
         rounded = round_half_up(v)
         coded = (index.detach() >= self.skip).float() if self.skip and i != HYPER else torch.ones_like(v)
-        rated = v + torch.rand_like(v) - 0.5 if self.noisy else rounded
+        rated = v + self.uniform(v) - 0.5 if self.uniform else rounded
         # An uncoded symbol counts as a certain zero.
         self.bits[i] = self.bits[i] + gaussian_bits(rated * coded, index * coded)
         return mean + rounded * coded
@@ -107,13 +110,15 @@ class MLICv2(nn.Module):
     def precision(self, x: Tensor) -> torch.autocast:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.half)
 
-    def forward(self, x: Tensor, qp: Tensor, noisy: bool = True) -> tuple[Tensor, dict[int, Tensor]]:
+    def forward(
+        self, x: Tensor, qp: Tensor, uniform: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, dict[int, Tensor]]:
         """x (batch, height, width, 3) in -1..1, sides multiples of 64; qp from qp_weights.
 
         Returns x_hat, not clipped, and bits per picture of z (HYPER) and of each slice.
         """
         y, z = self.analyse(x, qp)
-        mode = Likelihoods(self, y, z, noisy, self.skip)
+        mode = Likelihoods(self, y, z, uniform, self.skip)
         y_hat, psi = code_latents(self, mode, qp)
         with self.precision(x):
             return network.g_s(self.transforms, self.cfg, y_hat, psi, qp).float(), mode.bits

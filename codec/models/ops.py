@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.network import INDEX_PER_HEAD, NARROW, STEP
+from codec.network import INDEX_PER_HEAD, NARROW, STEP, limits
 from codec.tables import INDEX_STEP, LOG_SCALE_MIN, SCALES
 
 Format = tuple[int, int]
 
 
-BLOCK_ARRAYS = [f"/{layer}/{kind}" for layer in ("in", "mix", "out", "gate", "back") for kind in ("weight", "bias")]
+BLOCK_LAYERS = ("in", "mix", "out", "gate", "back")
+BLOCK_ARRAYS = [f"/{layer}/{kind}" for layer in BLOCK_LAYERS for kind in ("weight", "bias")]
 
 
 class Arithmetic(IntEnum):
@@ -63,9 +63,8 @@ class TorchOps:
     def fix(self, x: Tensor, form: Format) -> Tensor:
         if self.kind == Arithmetic.FLOAT:
             return x
-        frac, bits = form
-        x = F.hardtanh(x, -(2.0 ** (bits - 1 - frac)), (2 ** (bits - 1) - 1) / 2.0**frac)
-        return x if self.kind == Arithmetic.CLIP else round_half_up(x * 2.0**frac) * 2.0**-frac
+        x = F.hardtanh(x, *limits(form))
+        return x if self.kind == Arithmetic.CLIP else round_half_up(x * 2.0 ** form[0]) * 2.0 ** -form[0]
 
     def narrow(self, x: Tensor) -> Tensor:
         return self.fix(x, NARROW)
@@ -76,12 +75,20 @@ class TorchOps:
 
     # -- layers -----------------------------------------------------------------------------------------------------
     def block(self, f: Callable[..., Tensor], x: Tensor, name: str) -> Tensor:
-        """A block that occurs many times; compiled once per shape when asked for, since compiling all takes minutes."""
+        """A token-mixing block. On a GPU compiled once per shape when asked for, since compiling all takes minutes."""
         x = x.float()  # the residual stream, whatever the precision of the layers
+        if self.by_loops(x):
+            from codec.models.mixing import TokenMixing
+
+            arrays = [a for layer in BLOCK_LAYERS for a in self.weights(f"{name}/{layer}", True)]
+            return TokenMixing.apply(int(self.kind), x, *arrays)
         if not self.compiled:
             return f(self, x, name)
-        arrays = {n: self.p(name + n) for n in BLOCK_ARRAYS}
-        return _compiled_block(f, self.kind, x, arrays)
+        return _compiled_block(f, self.kind, x, {n: self.p(name + n) for n in BLOCK_ARRAYS})
+
+    def by_loops(self, x: Tensor) -> bool:
+        """Whether cpp_ext's loops take the place of torch's operators: when training on a CPU."""
+        return x.is_cpu and torch.is_grad_enabled() and self.kind != Arithmetic.EXACT
 
     def channels(self, x: Tensor) -> int:
         return x.shape[-1]
@@ -100,8 +107,12 @@ class TorchOps:
 
     def depthwise(self, x: Tensor, name: str) -> Tensor:
         w, b = self.weights(name, True)
-        trained_on_cpu = x.is_cpu and torch.is_grad_enabled()
-        return self.narrow(_Depthwise.apply(x, w, b) if trained_on_cpu else _depthwise(x, w, b))
+        if self.by_loops(x):
+            from codec.models.mixing import Depthwise
+
+            return Depthwise.apply(int(self.kind), x.contiguous(), w, b)
+        y = F.conv2d(x.permute(0, 3, 1, 2), w.reshape(-1, 1, 5, 5), b, padding=2, groups=x.shape[-1])
+        return self.narrow(y.permute(0, 2, 3, 1))
 
     def act(self, x: Tensor) -> Tensor:
         return self.gated(x, x)
@@ -209,28 +220,6 @@ class TorchOps:
 
     def residual(self, y_hat: Tensor, r: Tensor) -> Tensor:
         return y_hat + 0.5 * torch.tanh(r)
-
-
-def _depthwise(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    y = F.conv2d(x.permute(0, 3, 1, 2), w.reshape(-1, 1, 5, 5), b, padding=2, groups=x.shape[-1])
-    return y.permute(0, 2, 3, 1)
-
-
-class _Depthwise(torch.autograd.Function):
-    """The same with a backward pass that a compiler turns into one loop: 2.6 ms where oneDNN takes 9.5 (128 channels,
-    16 x 16 x 16 positions, one thread)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(x, w)
-        return _depthwise(x, w, b)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, w = ctx.saved_tensors
-        (_, rows, columns, _), padded = x.shape, F.pad(x, (0, 0, 2, 2, 2, 2))
-        taps = [(padded[:, i : i + rows, j : j + columns] * g).sum((0, 1, 2)) for i in range(5) for j in range(5)]
-        return _depthwise(g, w.flip(1), None), torch.stack(taps, 1), g.sum((0, 1, 2))
 
 
 @torch.compile(dynamic=False)

@@ -1,4 +1,4 @@
-"""The default runtime: ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU: the graphs that a bundle carries for whoever has no cpp_ext."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ NEWTON_SCHULZ = ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, 
 
 def orthogonalize(m: Tensor) -> Tensor:
     """Matrices (n, rows, columns) -> their orthogonal factors, roughly, by five Newton-Schulz steps."""
-    wide = m if m.shape[1] <= m.shape[2] else m.transpose(1, 2)
+    wide = m if m.shape[1] <= m.shape[2] else m.transpose(1, 2).contiguous()
     x = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for a, b, c in NEWTON_SCHULZ:
         g = x @ x.transpose(1, 2)
-        x = a * x + (b * g + c * g @ g) @ x
+        x = torch.baddbmm(x, torch.baddbmm(g, g, g, beta=b, alpha=c), x, beta=a)
     return x if wide is m else x.transpose(1, 2)
 
 

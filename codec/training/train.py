@@ -33,30 +33,20 @@ from codec.models.ops import Arithmetic
 from codec.training import weights
 from codec.training.data import Photos, load_pictures, to_signal
 from codec.training.optim import Muon
+from codec.training.step import Gradients, loss_of
 
 # Crops of a batch and their size, from this share of the schedule on. Small crops first: steps are cheap.
-STAGES = ((0.0, 16, 128), (0.6, 4, 256))
+STAGES = ((0.0, 16, 128), (0.7, 4, 256))
 DECAY_FROM = 0.3  # share of the schedule after which the learning rate falls linearly to zero
 ROUND_FROM = 0.85  # ... after which the entropy path rounds as the integers will, and near-certain symbols are skipped
 SKIP = 4  # scale indexes below this (deviation under 0.165 steps) are not coded
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 1.5e-3
 WARM_UP = 100  # steps
 CLIP = 1.0  # norm of the gradient
 AVERAGE = 0.998  # decay per step of the averaged weights
-RATE_WEIGHT = -0.45  # a crop's loss is weighted by lambda to this power: about one over its rate
 HELD_OUT_QPS = (4, 20, 36, 52)
 HELD_OUT_PICTURES = 16
 CHECKPOINT_SECONDS, EVALUATE_SECONDS = 180, 1200
-
-
-def loss_of(model: MLICv2, x: Tensor, qp: Tensor, lambdas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 crops, QPs -> loss; bits per pixel of every part (z, slices) and crop; squared error (of 0..255)."""
-    signal_in = to_signal(x)
-    x_hat, bits = model(signal_in, qp_weights(qp))
-    bpp = torch.stack(list(bits.values())) / (x.shape[1] * x.shape[2])
-    mse = (x_hat - signal_in).square().mean((1, 2, 3)) * 127.5**2
-    share = lambdas**RATE_WEIGHT
-    return ((bpp.sum(0) + lambdas * mse) * share / share.mean()).mean(), bpp.detach(), mse.detach()
 
 
 class Run:
@@ -73,7 +63,7 @@ class Run:
         ]
         self.average = {n: p.detach().clone() for n, p in model.arrays.items()}
         self.rng = np.random.default_rng(seed)
-        self.loss = loss_of
+        self.gradients = Gradients(model, 1)
         self.counts: dict[str, Any] = {"steps": 0, "crops": 0.0, "seconds": 0.0, "skipped": 0}  # crops of 256 x 256
 
     def update_average(self) -> None:
@@ -85,7 +75,7 @@ class Run:
         state = {
             "config": self.model.cfg.to_dict(), "arrays": self.model.arrays.state_dict(), "average": self.average,
             "optimizers": [o.state_dict() for o in self.optimizers], "counts": self.counts,
-            "rng": self.rng.bit_generator.state, "torch": torch.get_rng_state(),
+            "rng": self.rng.bit_generator.state,
         }  # fmt: skip
         torch.save(state, self.folder / f"{name}.tmp")
         os.replace(self.folder / f"{name}.tmp", self.folder / name)
@@ -97,7 +87,6 @@ class Run:
             o.load_state_dict(s)
         self.average, self.counts = state["average"], state["counts"]
         self.rng.bit_generator.state = state["rng"]
-        torch.set_rng_state(state["torch"].cpu())
 
     def log(self, **fields: Any) -> None:
         with (self.folder / "log.jsonl").open("a") as f:
@@ -113,11 +102,10 @@ def schedule(share: float, steps: int) -> tuple[float, int, int, bool]:
 
 def step(run: Run, photos: Photos, factor: float, count: int, size: int) -> tuple[float, Tensor, Tensor]:
     """One update on `count` crops with stratified QPs. A step that is not finite changes nothing and is counted."""
-    qp = ((torch.arange(count) + torch.rand(count)) * (QPS / count)).clamp(max=QPS - 1)
+    qp = torch.from_numpy((np.arange(count) + run.rng.random(count)) * (QPS / count)).float().clamp(max=QPS - 1)
     lambdas = torch.tensor([rate_lambda(q) for q in qp.tolist()])
     x = photos.crops(count, size, run.rng)
-    loss, bpp, mse = run.loss(run.model, x, qp.to(x.device), lambdas.to(x.device))
-    loss.backward()
+    loss, bpp, mse = run.gradients(x, qp.to(x.device), lambdas.to(x.device), run.rng)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), CLIP)
     finite = bool(torch.isfinite(norm))
     for o in run.optimizers:
@@ -131,7 +119,7 @@ def step(run: Run, photos: Photos, factor: float, count: int, size: int) -> tupl
     run.counts["skipped"] += not finite
     run.counts["steps"] += 1
     run.counts["crops"] += count * size * size / 65536
-    return loss.item(), bpp, mse
+    return loss, bpp, mse
 
 
 @torch.no_grad()
@@ -145,9 +133,7 @@ def evaluate(model: MLICv2, held_out: list[np.ndarray], size: int = 256) -> list
     for qp in HELD_OUT_QPS:
         results = []
         for part in x.split(4):
-            x_hat, bits = model(
-                to_signal(part), qp_weights(torch.full((len(part),), float(qp), device=device)), noisy=False
-            )
+            x_hat, bits = model(to_signal(part), qp_weights(torch.full((len(part),), float(qp), device=device)))
             error = ((x_hat.clamp(-1, 1) - to_signal(part)) * 127.5).square().mean((1, 2, 3))
             results.append(torch.stack((sum(bits.values()) / size**2, 10 * torch.log10(65025 / error))))
         bpp, psnr = torch.cat(results, 1).mean(1).tolist()
@@ -184,8 +170,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--compile",
         choices=("none", "blocks", "all"),
-        default="blocks",
-        help="none starts at once; blocks takes a minute or two; all is for GPUs and takes longer",
+        help="on GPUs: blocks takes a minute or two, all longer [none on a CPU, whose loops are compiled, else blocks]",
     )
     return parser.parse_args(argv)
 
@@ -206,9 +191,11 @@ def start(args: argparse.Namespace, photos: Photos) -> Run:
             run.model.fit_to(to_signal(photos.crops(256, STAGES[0][2], run.rng)))
         run.average = {n: p.detach().clone() for n, p in run.model.arrays.items()}
         (args.run / "config.json").write_text(json.dumps(run.model.cfg.to_dict(), indent=1) + "\n")
-    run.model.transforms.compiled = run.model.entropy.compiled = args.compile == "blocks"
-    if args.compile == "all":
-        run.loss = torch.compile(loss_of, dynamic=False)
+    compiled = args.compile or ("none" if torch.device(args.device).type == "cpu" else "blocks")
+    run.model.transforms.compiled = run.model.entropy.compiled = compiled == "blocks"
+    on_cpu = torch.device(args.device).type == "cpu"
+    loss = torch.compile(loss_of, dynamic=False) if compiled == "all" else loss_of
+    run.gradients = Gradients(run.model, args.threads if on_cpu else 1, loss)
     run.model.half = torch.device(args.device).type == "cuda"
     return run
 

@@ -113,15 +113,3 @@ sys.exit(" ".join(bad) or 0)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_depthwise_gradients() -> None:
-    torch = pytest.importorskip("torch")
-    from codec.models.ops import _Depthwise, _depthwise
-
-    torch.manual_seed(0)
-    x, w, b = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 6, 7, 3), (3, 25), (3,)))
-    g = torch.randn(2, 6, 7, 3, dtype=torch.float64)
-    expected = torch.autograd.grad(_depthwise(x, w, b), (x, w, b), g)
-    for a, e in zip(torch.autograd.grad(_Depthwise.apply(x, w, b), (x, w, b), g), expected, strict=True):
-        assert torch.allclose(a, e)

@@ -3,6 +3,7 @@
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 import codec  # noqa: E402
-from codec.config import CONFIGS  # noqa: E402
+from codec.config import CONFIGS, rate_lambda  # noqa: E402
 from codec.models.mlicv2 import MLICv2, gaussian_bits  # noqa: E402
-from codec.training import data, export, train, weights  # noqa: E402
+from codec.training import data, export, step, train, weights  # noqa: E402
 from codec.training.optim import Muon, orthogonalize  # noqa: E402
 from rate import gaussian_bits as analytic_bits  # noqa: E402
 
@@ -90,6 +91,25 @@ def test_resuming_leaves_no_trace(tmp_path: Path, pictures: list[NDArray]) -> No
     for name, p in straight.model.arrays.items():
         assert torch.equal(p, resumed.model.arrays[name]), name
         assert torch.equal(straight.average[name], resumed.average[name]), name
+
+
+def test_threads_share_a_batch(tmp_path: Path, pictures: list[NDArray]) -> None:
+    """Without noise, each crop gives what it gives alone, whoever takes it; with noise, the same every time."""
+    model, photos = new_run(tmp_path / "run", pictures).model, data.Photos(pictures, 64)
+    x, qp = photos.crops(5, 64, np.random.default_rng(0)), torch.linspace(0, 63, 5)
+    lambdas = torch.tensor([rate_lambda(float(q)) for q in qp])
+
+    def silent(*arguments: Any) -> tuple[Any, ...]:
+        return step.loss_of(*arguments[:-1], None)
+
+    def gradients(workers: int, loss: Any) -> list[Any]:
+        value, bpp, mse = step.Gradients(model, workers, loss)(x, qp, lambdas, np.random.default_rng(1))
+        return [torch.tensor(value), bpp, mse, *(p.grad for p in model.parameters() if p.requires_grad)]
+
+    for a, b in zip(gradients(1, silent), gradients(3, silent), strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-5 * float(a.abs().max()) + 1e-9)
+    for a, b in zip(gradients(2, step.loss_of), gradients(2, step.loss_of), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, pictures: list[NDArray]) -> None:

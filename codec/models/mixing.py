@@ -1,0 +1,107 @@
+"""Training on CPUs: the token-mixing block and the depthwise convolution with gradients by compiled loops.
+
+The matrix products are torch's; everything between them is one pass each in cpp_ext (layers.hpp). The same values as
+codec.network._token_mixing with codec.models.ops gives, to rounding errors: tests/codec/test_mixing.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codec.network import NARROW, limits
+from cpp_ext import _layers
+
+Grads = tuple[Tensor | None, ...]
+
+
+def _like(x: Tensor, channels: int | None = None) -> Tensor:
+    return torch.empty(*x.shape[:-1], channels or x.shape[-1])
+
+
+def _linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return torch.addmm(b, x.flatten(0, -2), w.t()).view(*x.shape[:-1], -1)
+
+
+def _linear_back(x: Tensor, w: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the input and the weights."""
+    rows = g.flatten(0, -2)
+    return (rows @ w).view(x.shape), rows.t() @ x.flatten(0, -2)
+
+
+class Depthwise(torch.autograd.Function):
+    """narrow(5x5 convolution of each channel); x (batch, height, width, channels), w (channels, 25)."""
+
+    @staticmethod
+    def forward(ctx: Any, kind: int, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        taps, y = w.t().contiguous(), _like(x)
+        _layers.depthwise(kind, 0, x, taps, b.detach(), y)
+        ctx.kind = kind
+        ctx.save_for_backward(x, taps, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Grads:
+        x, taps, y = ctx.saved_tensors
+        dx, dtaps, db = _like(x), torch.empty_like(taps), torch.empty(x.shape[-1])
+        _layers.depthwise_back(ctx.kind, 0, x, taps, y, g.clone(memory_format=torch.contiguous_format), dx, dtaps, db)
+        return None, dx, dtaps.t(), db
+
+
+class TokenMixing(torch.autograd.Function):
+    """A whole block: x (batch, height, width, c); arrays as codec.models.ops.BLOCK_ARRAYS names them, rounded already
+    where the arithmetic rounds."""
+
+    @staticmethod
+    def forward(ctx: Any, kind: int, x: Tensor, *arrays: Tensor) -> Tensor:
+        w_in, b_in, w_mix, b_mix, w_out, b_out, w_gate, b_gate, w_back, b_back = (a.detach() for a in arrays)
+        taps, clipped = w_mix.t().contiguous(), kind > 0
+        h = x
+        if clipped:
+            h = _like(x)
+            _layers.narrow(kind, 0, x, h)
+        t = _linear(h, w_in, b_in)
+        a, d = _like(x), _like(x)
+        _layers.act(kind, 0, t, a)
+        _layers.depthwise(kind, 0, a, taps, b_mix, d)
+        o = _linear(d, w_out, b_out)
+        mid = _like(x)
+        mid_h = _like(x) if clipped else mid
+        _layers.add(kind, 0, x, o, mid, mid_h if clipped else None)
+        uv = _linear(mid_h, w_gate, b_gate)
+        m = _like(x, uv.shape[-1] // 2)
+        _layers.gate(kind, 0, uv, m)
+        r, y = _linear(m, w_back, b_back), _like(x)
+        _layers.add(kind, 0, mid, r, y, None)
+        ctx.kind = kind
+        ctx.save_for_backward(x, h, t, a, d, o, mid, mid_h, uv, m, r, w_in, taps, w_out, w_gate, w_back)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Grads:
+        x, h, t, a, d, o, mid, mid_h, uv, m, r, w_in, taps, w_out, w_gate, w_back = ctx.saved_tensors
+        kind, c = ctx.kind, x.shape[-1]
+        g = g.contiguous()
+        db_back, db_gate, db_out, db_mix, db_in = (torch.empty(n) for n in (c, uv.shape[-1], c, c, c))
+
+        g_mid, g_r = _like(x), _like(x)
+        _layers.add_back(kind, 0, mid, r, g, None, g_mid, g_r, db_back)
+        g_m, dw_back = _linear_back(m, w_back, g_r)
+        g_uv = torch.empty_like(uv)
+        _layers.gate_back(kind, 0, uv, g_m, g_uv, db_gate)
+        g_h, dw_gate = _linear_back(mid_h, w_gate, g_uv)
+        g_x, g_o = _like(x), g_r
+        _layers.add_back(kind, 0, x, o, g_mid, g_h, g_x, g_o, db_out)
+        g_d, dw_out = _linear_back(d, w_out, g_o)
+        g_a, dtaps = g_mid, torch.empty_like(taps)
+        _layers.depthwise_back(kind, 0, a, taps, d, g_d, g_a, dtaps, db_mix)
+        g_t = g_h
+        _layers.act_back(kind, 0, t, g_a, g_t, db_in)
+        g_in, dw_in = _linear_back(h, w_in, g_t)
+        if kind:  # what enters the first layer was clipped
+            low, high = limits(NARROW)
+            g_in.mul_((x > low) & (x < high))
+        g_x += g_in
+        return None, g_x, dw_in, db_in, dtaps.t(), db_mix, dw_out, db_out, dw_gate, db_gate, dw_back, db_back

@@ -1,0 +1,32 @@
+"""The default runtime: numpy and the compiled loops of cpp_ext. Nothing to open, nothing to optimize: a process that
+codes one picture spends its time on the picture."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from codec.bundle import Bundle
+from codec.ops.native import NativeOps, real
+from codec.runtime.walk import Floats, Walk
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class NativeRuntime(Walk):
+    def __init__(self, bundle: Bundle, threads: int | None = None):
+        super().__init__(bundle)
+        threads = threads or cores()
+        self.entropy = NativeOps(real(bundle.part("integer")), True, threads)
+        self.transforms = NativeOps(bundle.part("float"), False, threads)
+
+    def enter(self, x: Floats, unit: int) -> Floats:
+        inner = np.ascontiguousarray(x[0].transpose(1, 2, 0))
+        return inner if unit == 1 else inner / np.float32(unit)
+
+    def leave(self, x: Floats, unit: int) -> Floats:
+        return np.ascontiguousarray((x if unit == 1 else x * np.float32(unit)).transpose(2, 0, 1))[None]
