@@ -1,6 +1,6 @@
 """Turn the averaged weights of a training run into a model bundle.
 
-    codec export RUN OUT.safetensors          # RUN: the folder of a training; writes OUT.float.npz too
+    codec export RUN OUT.safetensors          # RUN: the folder of a trunk or branch; writes OUT.float.npz too
 
 The entropy path is rounded to the integers it was trained to bear, per-QP vectors are evaluated at all 64 levels, the
 coder's tables are made, and the graphs written. The bundle's ids are hashes of what it holds. OUT.float.npz holds what

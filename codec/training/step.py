@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from codec.models.mlicv2 import MLICv2, qp_weights
+from codec.training import distributed
 from codec.training.data import to_signal
 
 RATE_WEIGHT = -0.45  # a crop's loss is weighted by lambda to this power: about one over its rate
@@ -46,7 +47,8 @@ def _source(seed: int) -> Uniform:
 class Gradients:
     """Called with a batch, leaves its gradients in the model's parameters. workers: threads that take a part each.
 
-    All chance is in rng, so the same batch and number of workers give the same gradients.
+    Of several processes each takes its workers' parts, and all get the same sums. All chance is in rng, so the same
+    batch and number of workers in all give the same gradients.
     """
 
     def __init__(self, model: MLICv2, workers: int, loss: Loss = loss_of):
@@ -60,22 +62,32 @@ class Gradients:
         """Loss, bits per pixel, squared errors, the last two in the order of the crops."""
         shares = lambdas**RATE_WEIGHT
         shares = shares / shares.sum()
-        parts = [torch.arange(i, len(x), self.workers, device=x.device) for i in range(min(self.workers, len(x)))]
-        seeds = [int(s) for s in rng.integers(1 << 62, size=len(parts))]
+        everyone = min(self.workers * distributed.world(), len(x))
+        seeds = [int(s) for s in rng.integers(1 << 62, size=everyone)]
+        mine = range(distributed.rank() * self.workers, min((distributed.rank() + 1) * self.workers, everyone))
+        bpp, mse = torch.zeros(self.model.slices + 1, len(x), device=x.device), torch.zeros(len(x), device=x.device)
 
-        def part(crops: Tensor, uniform: Uniform) -> tuple[tuple[Tensor, ...], Tensor, Tensor, Tensor]:
-            loss, bpp, mse = self.loss(self.model, x[crops], qp[crops], lambdas[crops], shares[crops], uniform)
-            return torch.autograd.grad(loss, self.parameters), loss.detach(), bpp, mse
+        def part(number: int, uniform: Uniform) -> tuple[tuple[Tensor, ...], Tensor]:
+            crops = slice(number, None, everyone)
+            loss, bpp[:, crops], mse[crops] = self.loss(
+                self.model, x[crops], qp[crops], lambdas[crops], shares[crops], uniform
+            )
+            return torch.autograd.grad(loss, self.parameters), loss.detach()
 
         if self.pool is None:
-            torch.manual_seed(seeds[0])  # a compiler knows the global source of chance only
-            results = [part(parts[0], torch.rand_like)]
+            results = []
+            for number in mine:
+                torch.manual_seed(seeds[number])  # a compiler knows the global source of chance only
+                results.append(part(number, torch.rand_like))
         else:
             torch.set_num_threads(1)  # of the library of matrix products, for all threads
-            results = list(self.pool.map(part, parts, map(_source, seeds)))
+            results = list(self.pool.map(part, mine, (_source(seeds[number]) for number in mine)))
             torch.set_num_threads(self.workers)
-        for i, p in enumerate(self.parameters):
-            p.grad = sum((r[0][i] for r in results[1:]), results[0][0][i])
-        order = torch.argsort(torch.cat(parts))
-        bpp, mse = torch.cat([r[2] for r in results], 1)[:, order], torch.cat([r[3] for r in results])[order]
-        return float(sum(r[1] for r in results)), bpp, mse
+        gradients = [sum(parts[1:], parts[0]) for parts in zip(*(r[0] for r in results), strict=True)]
+        if not results:  # more workers than crops
+            gradients = [torch.zeros_like(p) for p in self.parameters]
+        loss = torch.stack([r[1] for r in results]).sum() if results else bpp.new_zeros(())
+        *gradients, loss, bpp, mse = distributed.total([*gradients, loss, bpp, mse])
+        for p, g in zip(self.parameters, gradients, strict=True):
+            p.grad = g
+        return float(loss), bpp, mse

@@ -1,7 +1,11 @@
 """The trainer on a few pictures: it learns, resumes without a trace and says what is wrong; its export decodes."""
 
 import json
+import os
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,10 @@ torch = pytest.importorskip("torch")
 import codec  # noqa: E402
 from codec.config import CONFIGS, rate_lambda  # noqa: E402
 from codec.models.mlicv2 import MLICv2, gaussian_bits  # noqa: E402
-from codec.training import data, export, step, train, weights  # noqa: E402
+from codec.training import data, export, held_out, schedule, step, train, weights  # noqa: E402
 from codec.training.optim import Muon, orthogonalize  # noqa: E402
+from codec.training.run import CHECKPOINT, Run  # noqa: E402
+from codec.training.schedule import Step  # noqa: E402
 from rate import gaussian_bits as analytic_bits  # noqa: E402
 
 
@@ -52,10 +58,10 @@ def test_too_few_pictures_is_an_error_that_says_what_is_needed(tmp_path: Path) -
         data.load_pictures(tmp_path, 256)
 
 
-def new_run(folder: Path, pictures: list[NDArray]) -> train.Run:
+def new_run(folder: Path, pictures: list[NDArray]) -> Run:
     torch.manual_seed(1)
     folder.mkdir(exist_ok=True)
-    run = train.Run(folder, MLICv2(CONFIGS["tiny"]), 0)
+    run = Run(folder, MLICv2(CONFIGS["tiny"]), 0)
     run.model.fit_to(data.to_signal(data.Photos(pictures, 64).crops(16, 128, run.rng)))
     run.average = {n: p.detach().clone() for n, p in run.model.arrays.items()}
     return run
@@ -65,27 +71,27 @@ def test_training_lowers_the_loss(tmp_path: Path, pictures: list[NDArray]) -> No
     run = new_run(tmp_path / "run", pictures)
 
     def cost() -> float:
-        rows = train.with_average(run, pictures)
+        rows = held_out.with_average(run, pictures)
         return sum(np.log2(row["bpp"]) - row["psnr"] / 6 for row in rows)
 
     before = cost()
     for i in range(100):
-        train.step(run, data.Photos(pictures, 64), 1 - i / 100, 4, 64)
+        train.update(run, data.Photos(pictures, 64), Step(1 - i / 100, 4, 64, False))
     assert cost() < before - 0.1  # a tenth of a bit in the exponent, about 7 % rate
 
 
 def test_resuming_leaves_no_trace(tmp_path: Path, pictures: list[NDArray]) -> None:
-    def steps(run: train.Run, n: int) -> None:
+    def steps(run: Run, n: int) -> None:
         for _ in range(n):
-            train.step(run, data.Photos(pictures, 64), 1.0, 2, 64)
+            train.update(run, data.Photos(pictures, 64), Step(1.0, 2, 64, False))
 
     straight = new_run(tmp_path / "a", pictures)
     steps(straight, 4)
     broken = new_run(tmp_path / "b", pictures)
     steps(broken, 2)
-    broken.save("checkpoint.pt")
-    resumed = train.Run(tmp_path / "b", MLICv2(CONFIGS["tiny"]), 99)
-    resumed.load("checkpoint.pt")
+    broken.save()
+    resumed = Run(tmp_path / "b", MLICv2(CONFIGS["tiny"]), 99)
+    resumed.load(tmp_path / "b" / CHECKPOINT)
     steps(resumed, 2)
     assert resumed.counts == straight.counts
     for name, p in straight.model.arrays.items():
@@ -117,44 +123,102 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, pictures: lis
     with torch.no_grad():
         run.model.arrays["g_s/head/bias"][0] = float("nan")
     before = {n: p.detach().clone() for n, p in run.model.arrays.items()}
-    train.step(run, data.Photos(pictures, 64), 1.0, 2, 64)
+    train.update(run, data.Photos(pictures, 64), Step(1.0, 2, 64, False))
     assert run.counts["skipped"] == 1
     assert all(torch.equal(p, before[n]) for n, p in run.model.arrays.items() if n != "g_s/head/bias")
 
 
-def test_train_export_encode_decode(
+def test_train_release_export_encode_decode(
     folder: Path, tmp_path: Path, photo: NDArray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The README's commands, on a small net for a few seconds of training."""
-    monkeypatch.setattr(train, "STAGES", ((0.0, 2, 64),))
+    monkeypatch.setattr(schedule, "TRUNK_CROPS", (2, 64))
+    monkeypatch.setattr(schedule, "BRANCH_CROPS", ((0.0, 2, 64), (0.5, 1, 128)))
+    monkeypatch.setattr(schedule, "LARGEST", 128)
+    monkeypatch.setattr(train, "LOG_STEPS", 1)
     monkeypatch.setattr(train, "EVALUATE_SECONDS", 1)
     run, out = tmp_path / "run", tmp_path / "tiny.safetensors"
-    argv = [
-        str(run),
-        "--data",
-        str(folder),
-        "--hours",
-        str(4 / 3600),
-        "--model",
-        "tiny",
-        "--compile",
-        "none",
-        "--threads",
-        "1",
-    ]
-    assert train.main(argv) == 0
-    assert {"config.json", "checkpoint.pt", "trunk.pt", "log.jsonl"} <= {p.name for p in run.iterdir()}
-    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
-    assert last["finished"] and [row["qp"] for row in last["held_out"]] == list(train.HELD_OUT_QPS)
-    assert export.main([str(run), str(out)]) == 0
+    common = ["--data", str(folder), "--model", "tiny", "--threads", "2"]
+    with pytest.raises(SystemExit, match="no trunk"):
+        train.main([str(run), *common, "--release", "1"])
+    assert train.main([str(run), *common, "--hours", str(3 / 3600)]) == 0
+    trunk = (run / CHECKPOINT).read_bytes()
+    for number in (1, 2):  # each release is a branch of its own, and the trunk stays as it was
+        assert train.main([str(run), *common, "--release", str(3 / 3600)]) == 0
+        branch = run / f"release-{number}"
+        assert {"config.json", CHECKPOINT, "log.jsonl", "progress.png", "finished"} <= {
+            p.name for p in branch.iterdir()
+        }
+    assert (run / CHECKPOINT).read_bytes() == trunk
+    rows = [json.loads(line) for line in (branch / "log.jsonl").read_text().splitlines()]
+    rates = [row["lr"] for row in rows if "lr" in row]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 0.7 * rates[0]
+    assert rows[-1]["finished"] and [row["qp"] for row in rows[-1]["held_out"]] == list(held_out.QPS)
+    assert export.main([str(branch), str(out)]) == 0
     file = codec.encode(photo[:100, :100], model=out)
     codec.decode(file, model=out)
     # What was released is what was trained, but for float16.
-    released, trained = weights.load(out), weights.load(run)
+    released, trained = weights.load(out), weights.load(branch)
     for name, a in trained.arrays.items():
         assert torch.allclose(a, released.arrays[name], rtol=1e-3, atol=1e-3), name
-    again = tmp_path / "again"
-    assert train.main([str(again), *argv[1:3], "--hours", "0.0001", "--from", str(out), *argv[5:]]) == 0
+    assert train.main([str(tmp_path / "again"), *common, "--hours", "0.0001", "--from", str(out)]) == 0
+
+
+def test_a_killed_run_goes_on(folder: Path, tmp_path: Path) -> None:
+    """kill -9 loses what was done since the last checkpoint, and nothing else."""
+    program = (
+        "import sys; from codec.training import schedule, train; schedule.TRUNK_CROPS, schedule.LARGEST = (1, 64), 64;"
+        "train.CHECKPOINT_SECONDS = 0.1; sys.exit(train.main(sys.argv[1:]))"
+    )
+    run = tmp_path / "run"
+    argv = [sys.executable, "-c", program, str(run), "--data", str(folder), "--model", "tiny", "--threads", "1"]
+    process = subprocess.Popen([*argv, "--hours", "1"], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (run / CHECKPOINT).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.kill()
+    process.wait()
+    counts = torch.load(run / CHECKPOINT, weights_only=True)["counts"]
+    hours = (counts["seconds"] + 0.5) / 3600
+    done = subprocess.run([*argv, "--hours", str(hours)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert torch.load(run / CHECKPOINT, weights_only=True)["counts"]["steps"] > counts["steps"]
+
+
+def test_two_processes_are_one_with_the_joint_batch(tmp_path: Path) -> None:
+    """torchrun with two gloo processes of one thread: the losses of one process with two threads."""
+    program = tmp_path / "losses.py"
+    program.write_text("""
+import sys, numpy as np, torch
+from pathlib import Path
+from codec.config import CONFIGS
+from codec.models.mlicv2 import MLICv2
+from codec.training import data, distributed, train
+from codec.training.run import Run
+from codec.training.schedule import Step
+from codec.training.step import Gradients
+distributed.start("cpu")
+torch.manual_seed(0)
+photos = data.Photos([np.random.default_rng(i).integers(0, 255, (128, 128, 3), np.uint8) for i in range(8)], 128)
+run = Run(Path(), MLICv2(CONFIGS["tiny"]), 0)
+run.model.fit_to(data.to_signal(photos.crops(16, 128, run.rng)))
+run.gradients = Gradients(run.model, 2 // distributed.world())
+losses = [train.update(run, photos, Step(1.0, 3, 64, False))[0] for _ in range(4)]
+if distributed.rank() == 0:
+    Path(sys.argv[1]).write_text(" ".join(map(str, losses)))
+distributed.stop()
+""")
+    root = Path(__file__).resolve().parents[2]
+    env = os.environ | {"PYTHONPATH": str(root)}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = []
+    for name, launcher in (("one", []), ("two", torchrun)):
+        command = [sys.executable, *launcher, str(program), str(tmp_path / name)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append([float(v) for v in (tmp_path / name).read_text().split()])
+    assert len(found[0]) == 4 and found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 def test_muon_steps_are_orthogonal() -> None:
