@@ -8,8 +8,10 @@ import os
 import numpy as np
 
 from codec.bundle import Bundle
+from codec.errors import BadInput
 from codec.ops.native import NativeOps, real
 from codec.runtime.walk import Floats, Walk
+from cpp_ext import _layers
 
 
 def cores() -> int:
@@ -19,7 +21,12 @@ def cores() -> int:
 
 class NativeRuntime(Walk):
     def __init__(self, bundle: Bundle, threads: int | None = None):
+        """Raises BadInput if the variable MLIC_CPU names an instruction set that is not there."""
         super().__init__(bundle)
+        try:
+            _layers.isa()
+        except ValueError as error:
+            raise BadInput(f"{error}: unset it or name another") from error
         threads = threads or cores()
         self.entropy = NativeOps(real(bundle.part("integer")), True, threads)
         self.transforms = NativeOps(bundle.part("float"), False, threads)

@@ -131,6 +131,26 @@ def test_instruction_sets_agree(tiny_bundle: Path, photo: NDArray, tmp_path: Pat
     assert len(printed) >= 3 and len(set(printed)) == 1
 
 
+def test_an_unknown_instruction_set_is_one_line(tiny_bundle: Path, tmp_path: Path, photo: NDArray) -> None:
+    file = tmp_path / "a.mlic"
+    file.write_bytes(codec.encode(photo[:64, :64], model=tiny_bundle))
+    command = [
+        sys.executable,
+        "-m",
+        "codec.cli",
+        "decode",
+        str(file),
+        str(tmp_path / "a.png"),
+        "--model",
+        str(tiny_bundle),
+    ]
+    root = Path(__file__).resolve().parents[2]
+    run = subprocess.run(command, env=os.environ | {"MLIC_CPU": "z80"}, cwd=root, capture_output=True, text=True)
+    assert (
+        run.returncode == 1 and run.stderr.count("\n") == 1 and run.stderr.startswith("codec: error: MLIC_CPU is z80")
+    )
+
+
 @pytest.mark.parametrize("qp", [5, 32, 60])
 def test_file_size_is_the_analytic_rate(bundle: Bundle, photo: NDArray, qp: int) -> None:
     """Against the discretised Gaussians of the integer parameters, not against the coder's own tables."""
