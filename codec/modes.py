@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import zlib
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 import cpp_ext
+from codec import tables
 from codec.coding import HYPER
 from codec.errors import Corrupt
+from rate import gaussian_bits
 
 UNIT = 64
 LOWEST, HIGHEST = -32768, 32767  # y_hat in units: it is a 16-bit number for the network
@@ -31,6 +34,24 @@ def place(anchors: NDArray, others: NDArray | None) -> NDArray:
     if others is not None:
         full[:, :, 0::2, 0::2], full[:, :, 1::2, 1::2] = others[:, :, :top], others[:, :, top:]
     return full
+
+
+SQUARED_ERROR_WORTH = 24.0  # bits per squared step; 16 to 40 do nearly as well, 10 loses (held-out photographs)
+DEADZONES = 17  # magnitudes with a dead zone of their own
+
+
+@cache
+def _deadzones() -> Floats:
+    """Steps by which magnitudes shrink before they are rounded: [scale index, magnitude].
+
+    A magnitude becomes the next smaller one where that saves more bits than the added squared error is worth:
+    (|v| - a + 1)^2 - (|v| - a)^2 = 2 (|v| - a) + 1 < bits / worth. Rate-distortion optimised quantization with our
+    choice of worth: 1.0 % of the rate at equal PSNR. An escape costs less than a Gaussian's tail: hence the limit.
+    """
+    scales = np.array([tables.scale(index) for index in range(tables.SCALES)])
+    bits = gaussian_bits(np.arange(DEADZONES), 0, scales[:, None])
+    saved = np.diff(bits, prepend=bits[:, :1])
+    return np.minimum(saved / (2 * SQUARED_ERROR_WORTH), 0.5).astype(np.float32)
 
 
 class _Coding:
@@ -62,11 +83,18 @@ class Encode(_Coding):
     def code(self, i: int, half: int, mean: Floats, index: Floats) -> Floats:
         target = self.targets.pop((i, half))
         mean, index = (np.broadcast_to(a, target.shape) for a in (mean, index))
-        symbols = np.rint(target - mean / UNIT)
-        symbols = np.clip(symbols, np.ceil((LOWEST - mean) / UNIT), np.floor((HIGHEST - mean) / UNIT))
         coded = self.coded(i, index)
-        symbols *= coded
-        self.passes.append((symbols[coded].astype(np.int16), index[coded].astype(np.uint8)))
+        indexes, means = index[coded].astype(np.uint8), mean[coded]
+        values = target[coded] - means / UNIT
+        magnitudes = np.abs(values)
+        if i != HYPER:
+            nearest = np.minimum(np.rint(magnitudes), DEADZONES - 1).astype(np.uint8)
+            magnitudes -= _deadzones()[indexes, nearest]
+        rounded = np.copysign(np.rint(magnitudes), values)
+        rounded = np.clip(rounded, np.ceil((LOWEST - means) / UNIT), np.floor((HIGHEST - means) / UNIT))
+        self.passes.append((rounded.astype(np.int16), indexes))
+        symbols = np.zeros(target.shape, np.float32)
+        symbols[coded] = rounded
         return self.finished(symbols, mean)
 
     def payload(self, bank: cpp_ext.TableBank) -> tuple[bytes, int]:
