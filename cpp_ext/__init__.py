@@ -19,6 +19,6 @@ The payload knows neither its lane count nor its number of symbols: the containe
 in rans.hpp. Signatures, shapes and errors are in _native.pyi.
 """
 
-from ._native import CorruptStream, Decoder, Encoder, TableBank, choose_lanes
+from ._native import CorruptStream, Decoder, Encoder, TableBank, choose_lanes, instruction_sets
 
-__all__ = ["CorruptStream", "Decoder", "Encoder", "TableBank", "choose_lanes"]
+__all__ = ["CorruptStream", "Decoder", "Encoder", "TableBank", "choose_lanes", "instruction_sets"]

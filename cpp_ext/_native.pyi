@@ -24,8 +24,12 @@ class TableBank:
     def __len__(self) -> int: ...
 
 class Encoder:
-    def __init__(self, bank: TableBank, lanes: int) -> None:
-        """lanes: interleaved coder states, 1, 4, 8 or 32 (else ValueError); about 3 bytes of payload each."""
+    def __init__(self, bank: TableBank, lanes: int, isa: str = "") -> None:
+        """lanes: interleaved coder states, 1, 4, 8 or 32 (else ValueError); about 3 bytes of payload each.
+
+        isa: one of instruction_sets() (else ValueError); "" takes the best, or what the variable MLIC_CPU names. Bytes
+        do not depend on it.
+        """
 
     def put(self, symbols: NDArray[np.int16], indexes: NDArray[np.uint8]) -> None:
         """Append one pass: symbols [n], any int16 value, and the table of each, indexes [n].
@@ -37,8 +41,11 @@ class Encoder:
         """The payload: no bytes for no symbols. The encoder is used up: put and finish then raise ValueError."""
 
 class Decoder:
-    def __init__(self, bank: TableBank, payload: bytes, lanes: int) -> None:
-        """Read a payload in place. Raises CorruptStream if it cannot be one, ValueError for a bad lane count."""
+    def __init__(self, bank: TableBank, payload: bytes, lanes: int, isa: str = "") -> None:
+        """Read a payload in place; isa as for Encoder.
+
+        Raises CorruptStream if it cannot be one, ValueError for a bad lane count or instruction set.
+        """
 
     def get(self, indexes: NDArray[np.uint8]) -> NDArray[np.int16]:
         """The symbols [n] of one pass; its indexes [n] and length must be those of the encoder's put.
@@ -52,6 +59,9 @@ class Decoder:
 
         This finds truncation always and other damage nearly always (16 bits a lane); it is not a cryptographic check.
         """
+
+def instruction_sets() -> list[str]:
+    """Those of "scalar", "avx2", "avx512" and "neon" that this machine has."""
 
 def choose_lanes(n_symbols: int) -> int:
     """1, 4, 8 or 32: the most lanes likely to cost less than 0.2 % of a payload of n_symbols coded symbols."""

@@ -1,6 +1,8 @@
 // Types only: numpy buffers in and out without a copy, C++ exceptions to Python ones. No coding logic here.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <memory>
 #include <mutex>
@@ -17,17 +19,26 @@ template <typename T>
 using Input = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Symbols = nb::ndarray<nb::numpy, int16_t, nb::ndim<1>>;
 
+Isa chosen(const std::string& name) { return name.empty() ? isa() : isa(name); }
+
+std::vector<std::string> instruction_sets() {
+    std::vector<std::string> names;
+    for (const Isa known : kEveryIsa)
+        if (has(known)) names.emplace_back(name_of(known));
+    return names;
+}
+
 // The coders run without the GIL; the mutex makes two threads on one coder wait for each other instead of crashing.
 struct PyEncoder {
-    PyEncoder(const TableBank& bank, unsigned lanes) : coder(bank, lanes) {}
+    PyEncoder(const TableBank& bank, unsigned lanes, const std::string& isa) : coder(bank, lanes, chosen(isa)) {}
     Encoder coder;
     std::mutex mutex;
 };
 
 struct PyDecoder {
-    PyDecoder(const TableBank& bank, nb::bytes data, unsigned lanes)
+    PyDecoder(const TableBank& bank, nb::bytes data, unsigned lanes, const std::string& isa)
         : payload(std::move(data)),
-          coder(bank, static_cast<const uint8_t*>(payload.data()), payload.size(), lanes) {}
+          coder(bank, static_cast<const uint8_t*>(payload.data()), payload.size(), lanes, chosen(isa)) {}
     nb::bytes payload;  // read in place: declared before the coder that points into it
     Decoder coder;
     std::mutex mutex;
@@ -75,15 +86,17 @@ NB_MODULE(_native, m) {
         .def("__len__", &TableBank::size);
 
     nb::class_<PyEncoder>(m, "Encoder")
-        .def(nb::init<const TableBank&, unsigned>(), "bank"_a, "lanes"_a, nb::keep_alive<1, 2>())
+        .def(nb::init<const TableBank&, unsigned, const std::string&>(), "bank"_a, "lanes"_a, "isa"_a = "",
+             nb::keep_alive<1, 2>())
         .def("put", &put, "symbols"_a.noconvert(), "indexes"_a.noconvert())
         .def("finish", &finish);
 
     nb::class_<PyDecoder>(m, "Decoder")
-        .def(nb::init<const TableBank&, nb::bytes, unsigned>(), "bank"_a, "payload"_a, "lanes"_a,
-             nb::keep_alive<1, 2>())
+        .def(nb::init<const TableBank&, nb::bytes, unsigned, const std::string&>(), "bank"_a, "payload"_a, "lanes"_a,
+             "isa"_a = "", nb::keep_alive<1, 2>())
         .def("get", &get, "indexes"_a.noconvert())
         .def("finish", [](PyDecoder& self) { unlocked(self, [](Decoder& coder) { coder.finish(); }); });
 
+    m.def("instruction_sets", &instruction_sets);
     m.def("choose_lanes", &choose_lanes, "n_symbols"_a);
 }

@@ -2,10 +2,32 @@
 
 #include <cstdlib>
 #include <stdexcept>
-#include <string>
 
 namespace narrowbit {
 namespace {
+
+Isa choose() {
+    const char* asked = std::getenv("MLIC_CPU");
+    if (asked && *asked) try {
+            return isa(std::string(asked));
+        } catch (const std::invalid_argument& error) {
+            throw std::invalid_argument(std::string("MLIC_CPU: ") + error.what());
+        }
+    for (const Isa best : {Isa::avx512, Isa::avx2, Isa::neon})
+        if (has(best)) return best;
+    return Isa::scalar;
+}
+
+}  // namespace
+
+const char* name_of(Isa isa) {
+    switch (isa) {
+        case Isa::avx2: return "avx2";
+        case Isa::avx512: return "avx512";
+        case Isa::neon: return "neon";
+        default: return "scalar";
+    }
+}
 
 bool has(Isa wanted) {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -16,26 +38,20 @@ bool has(Isa wanted) {
         return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vl");
+#elif defined(__aarch64__)
+    if (wanted == Isa::neon) return true;  // part of every 64-bit ARM
 #endif
     return wanted == Isa::scalar;
 }
 
-Isa choose() {
-    const char* asked = std::getenv("MLIC_CPU");
-    const std::string name = asked ? asked : "";
-    if (name.empty()) return has(Isa::avx512) ? Isa::avx512 : has(Isa::avx2) ? Isa::avx2 : Isa::scalar;
-    Isa wanted = Isa::scalar;
-    if (name == "avx2")
-        wanted = Isa::avx2;
-    else if (name == "avx512")
-        wanted = Isa::avx512;
-    else if (name != "scalar")
-        throw std::invalid_argument("MLIC_CPU is " + name + ", not scalar, avx2 or avx512");
-    if (!has(wanted)) throw std::invalid_argument("MLIC_CPU asks for " + name + ", which this machine lacks");
-    return wanted;
+Isa isa(const std::string& name) {
+    for (const Isa known : kEveryIsa) {
+        if (name != name_of(known)) continue;
+        if (!has(known)) throw std::invalid_argument("this machine lacks " + name);
+        return known;
+    }
+    throw std::invalid_argument(name + " is not scalar, avx2, avx512 or neon");
 }
-
-}  // namespace
 
 Isa isa() {
     static const Isa chosen = choose();

@@ -1,15 +1,15 @@
 #include "rans.hpp"
 
 #include <algorithm>
-#include <memory>
+#include <iterator>
 #include <string>
+
+#include "rans_loops.hpp"
 
 namespace narrowbit {
 namespace {
 
-constexpr int kEscape = -128;          // marks the escape in a decode slot; ranks up to 254 reach only -127 .. 127
 constexpr unsigned kMaxExpGolomb = 16;  // e + 1 <= 2^16
-constexpr size_t kBlock = 4096;         // symbols decoded before their side bits are read: stays in L1
 
 uint32_t zigzag(int32_t v) { return v >= 0 ? 2u * uint32_t(v) : 2u * uint32_t(-v) - 1; }
 int32_t unzigzag(uint32_t z) { return z & 1 ? -int32_t(z / 2) - 1 : int32_t(z / 2); }
@@ -17,15 +17,21 @@ int32_t unzigzag(uint32_t z) { return z & 1 ? -int32_t(z / 2) - 1 : int32_t(z / 
 uint32_t load16(const uint8_t* p) { return uint32_t(p[0]) | uint32_t(p[1]) << 8; }
 uint32_t load32(const uint8_t* p) { return load16(p) | load16(p + 2) << 16; }
 
-unsigned floor_log2(uint32_t x) {
+unsigned floor_log2(uint32_t x) {  // of x > 0
+#ifdef __GNUC__
+    return 31 - unsigned(__builtin_clz(x));
+#else
     unsigned n = 0;
     while (x >>= 1) ++n;
     return n;
+#endif
 }
 
-void check_lanes(unsigned lanes) {
-    if (lanes != 1 && lanes != 4 && lanes != 8 && lanes != 32)
+unsigned position_of(unsigned lanes) {
+    const auto* const found = std::find(std::begin(kLaneCounts), std::end(kLaneCounts), lanes);
+    if (found == std::end(kLaneCounts))
         throw std::invalid_argument("lanes must be 1, 4, 8 or 32, got " + std::to_string(lanes));
+    return unsigned(found - kLaneCounts);
 }
 
 // Division by f as multiply, add, shift, exact for every x < f 2^20, which is all that the encoder divides.
@@ -44,80 +50,11 @@ TableBank::EncodeEntry encode_entry(uint32_t frequency, uint32_t start) {
     return {reciprocal, round_up ? 0 : reciprocal, uint16_t(frequency), uint16_t(start), uint8_t(shift)};
 }
 
-inline void encode_step(uint32_t& x, const TableBank::EncodeEntry& entry, uint16_t*& word) {
-    // Branch-free: the word is always written, and kept only if the state would overflow.
-    const bool full = (x >> (32 - kProbBits)) >= entry.frequency;
-    word[-1] = uint16_t(x);
-    word -= full;
-    x = full ? x >> 16 : x;
-    const auto quotient = uint32_t((uint64_t(x) * entry.reciprocal + entry.addend) >> entry.shift);
-    x += entry.start + quotient * (kProbTotal - entry.frequency);
-}
-
-// Codes one pass backwards; `word` points past the free space, which has room for one word per symbol.
-template <unsigned kLanes>
-uint16_t* encode_pass(const TableBank::EncodeEntry* entries, const uint16_t* ids, size_t n, uint32_t* states,
-                      uint16_t* word) {
-    std::array<uint32_t, kLanes> x;
-    std::copy_n(states, kLanes, x.begin());
-    while (n % kLanes) {
-        --n;
-        encode_step(x[n % kLanes], entries[ids[n]], word);
-    }
-    for (; n; n -= kLanes)
-        for (unsigned lane = kLanes; lane-- > 0;)
-            encode_step(x[lane], entries[ids[n - kLanes + lane]], word);
-    std::copy_n(x.begin(), kLanes, states);
-    return word;
-}
-
-template <unsigned kLanes>
-inline int16_t decode_step(uint32_t& x, const TableBank::DecodeSlot* table) {
-    const uint32_t low = x & (kProbTotal - 1);
-    uint32_t slot;
-    if constexpr (kLanes == 1) {
-        // One lane is one chain of dependent look-ups. Guessing the first rank, which is most symbols, breaks it:
-        // its slot is known before the state is. Half as fast again, where more lanes would only lose by it.
-        slot = table[0] | low;
-        if (low > (slot >> 12 & 0xFFF)) slot = table[low];
-    } else {
-        slot = table[low];
-    }
-    x = ((slot >> 12 & 0xFFF) + 1) * (x >> kProbBits) + (slot & 0xFFF);
-    return int16_t(int32_t(slot) >> 24);
-}
-
-// Decodes n symbols beginning at lane 0 and returns the next word; escapes stay marked. The one function that an
-// instruction set would replace.
-template <unsigned kLanes>
-const uint8_t* decode_pass(const TableBank::DecodeSlot* slots, const uint8_t* indexes, int16_t* out, size_t n,
-                           uint32_t* states, const uint8_t* word, const uint8_t* end) {
-    constexpr size_t kGroup = kLanes < 8 ? 8 : kLanes;
-    std::array<uint32_t, kLanes> x;
-    std::copy_n(states, kLanes, x.begin());
-    size_t j = 0;
-    // While there are words for a whole group no check is needed, and renormalisation is free of branches.
-    for (; n - j >= kGroup && size_t(end - word) >= 2 * kGroup; j += kGroup) {
-        for (size_t i = 0; i < kGroup; ++i) {
-            uint32_t& state = x[i % kLanes];
-            out[j + i] = decode_step<kLanes>(state, slots + (size_t(indexes[j + i]) << kProbBits));
-            const uint32_t refilled = state << 16 | load16(word);
-            const bool low = state < kStateLow;
-            state = low ? refilled : state;
-            word += size_t(low) * 2;
-        }
-    }
-    for (; j < n; ++j) {
-        uint32_t& state = x[j % kLanes];
-        out[j] = decode_step<kLanes>(state, slots + (size_t(indexes[j]) << kProbBits));
-        if (state < kStateLow) {
-            if (word == end) throw CorruptStream("rANS words end too early");
-            state = state << 16 | load16(word);
-            word += 2;
-        }
-    }
-    std::copy_n(x.begin(), kLanes, states);
-    return word;
+// Calls visit(j) for every mark among the first n, in order.
+template <typename Visit>
+void each_mark(const uint32_t* marks, size_t n, Visit visit) {
+    for (size_t j = 0; j < n; j += 32)
+        for (uint32_t bits = marks[j / 32]; bits; bits &= bits - 1) visit(j + floor_log2(bits & (0 - bits)));
 }
 
 }  // namespace
@@ -139,7 +76,8 @@ TableBank::TableBank(const uint8_t* raw_bits, size_t n_raw_bits, const uint16_t*
     entries_.reserve(n_freqs);
     slots_.reserve(n_sizes << kProbBits);
     for (size_t t = 0; t < n_sizes; ++t) {
-        tables_.push_back({uint32_t(entries_.size()), uint16_t(sizes[t] - 1), raw_bits[t]});
+        tables_.push_back({uint16_t(entries_.size()), uint8_t(sizes[t] - 1), raw_bits[t]});
+        if (raw_bits[t]) first_raw_ = std::min(first_raw_, uint8_t(t));
         uint32_t start = 0;
         for (unsigned rank = 0; rank < sizes[t]; ++rank) {
             const uint32_t frequency = *freqs++;
@@ -164,35 +102,38 @@ void TableBank::check(const uint8_t* indexes, size_t n) const {
                                     " tables");
 }
 
-Encoder::Encoder(const TableBank& bank, unsigned lanes) : bank_(bank), lanes_(lanes) { check_lanes(lanes); }
+Encoder::Encoder(const TableBank& bank, unsigned lanes, Isa isa)
+    : bank_(bank), loops_(rans_loops(isa)), lanes_(lanes), position_(position_of(lanes)) {}
 
 void Encoder::put_bits(uint32_t value, unsigned count) {
     bits_ |= uint64_t(value) << bit_count_;
     for (bit_count_ += count; bit_count_ >= 8; bit_count_ -= 8, bits_ >>= 8) side_.push_back(uint8_t(bits_));
 }
 
+void Encoder::put_side(int16_t symbol, const TableBank::Table& table) {
+    const unsigned raw = table.raw_bits;
+    const uint32_t rank = zigzag(symbol >> raw);  // >> of a negative int floors on every compiler of note
+    if (rank >= table.escape) {
+        const uint32_t value = rank - table.escape + 1u;
+        const unsigned length = floor_log2(value);
+        put_bits(1u << length, length + 1);
+        put_bits(value - (1u << length), length);
+    }
+    put_bits(uint32_t(symbol) & ((1u << raw) - 1), raw);
+}
+
 void Encoder::put(const int16_t* symbols, const uint8_t* indexes, size_t n) {
     if (finished_) throw std::invalid_argument("the encoder is finished");
     bank_.check(indexes, n);
     if (n == 0) return;
-    pass_sizes_.push_back(n);
-    const size_t begin = entries_.size();
-    entries_.resize(begin + n);
-    uint16_t* entry = entries_.data() + begin;
-    const TableBank::Table* tables = bank_.tables();
-    for (size_t j = 0; j < n; ++j) {
-        const TableBank::Table& table = tables[indexes[j]];
-        const unsigned raw = table.raw_bits;
-        uint32_t rank = zigzag(symbols[j] >> raw);  // >> of a negative int floors on every compiler of note
-        if (rank >= table.escape) {
-            const uint32_t value = rank - table.escape + 1u;
-            const unsigned length = floor_log2(value);
-            put_bits(1u << length, length + 1);
-            put_bits(value - (1u << length), length);
-            rank = table.escape;
-        }
-        if (raw) put_bits(uint32_t(symbols[j]) & ((1u << raw) - 1), raw);
-        entry[j] = uint16_t(table.first + rank);
+    passes_.push_back({std::unique_ptr<uint16_t[]>(new uint16_t[n]), n});
+    uint16_t* ids = passes_.back().ids.get();
+    while (n) {
+        const size_t block = std::min(n, kBlock);
+        uint32_t marks[kBlock / 32];
+        loops_.rank(bank_.tables(), symbols, indexes, block, ids, marks);
+        each_mark(marks, block, [&](size_t j) { put_side(symbols[j], bank_.tables()[indexes[j]]); });
+        symbols += block, indexes += block, ids += block, n -= block;
     }
 }
 
@@ -200,21 +141,17 @@ std::vector<uint8_t> Encoder::finish() {
     if (finished_) throw std::invalid_argument("the encoder is finished");
     finished_ = true;
     std::vector<uint8_t> payload;
-    size_t n = entries_.size();
+    size_t n = 0;
+    for (const Pass& pass : passes_) n += pass.size;
     if (n == 0) return payload;
 
     std::array<uint32_t, kMaxLanes> states;
     states.fill(kStateLow);
-    const std::unique_ptr<uint16_t[]> words(new uint16_t[n]);  // untouched pages cost nothing
-    uint16_t* const words_end = words.get() + n;
+    const std::unique_ptr<uint16_t[]> words(new uint16_t[n + kMaxLanes]);  // untouched pages cost nothing
+    uint16_t* const words_end = words.get() + n + kMaxLanes;
     uint16_t* word = words_end;
-    auto* const pass = lanes_ == 1 ? encode_pass<1> : lanes_ == 4 ? encode_pass<4>
-                                                  : lanes_ == 8   ? encode_pass<8>
-                                                                  : encode_pass<32>;
-    for (auto size = pass_sizes_.rbegin(); size != pass_sizes_.rend(); ++size) {
-        n -= *size;
-        word = pass(bank_.entries(), entries_.data() + n, *size, states.data(), word);
-    }
+    for (auto pass = passes_.rbegin(); pass != passes_.rend(); ++pass)
+        word = loops_.encode[position_](bank_.entries(), pass->ids.get(), pass->size, states.data(), word);
 
     put_bits(0, (8 - bit_count_) % 8);
     payload.reserve(10 + 4 * lanes_ + 2 * size_t(words_end - word) + side_.size());
@@ -231,9 +168,8 @@ std::vector<uint8_t> Encoder::finish() {
     return payload;
 }
 
-Decoder::Decoder(const TableBank& bank, const uint8_t* payload, size_t size, unsigned lanes)
-    : bank_(bank), lanes_(lanes), empty_(size == 0) {
-    check_lanes(lanes);
+Decoder::Decoder(const TableBank& bank, const uint8_t* payload, size_t size, unsigned lanes, Isa isa)
+    : bank_(bank), loops_(rans_loops(isa)), lanes_(lanes), position_(position_of(lanes)), empty_(size == 0) {
     states_.fill(kStateLow);
     if (empty_) return;
     const uint8_t* const end = payload + size;
@@ -278,28 +214,31 @@ uint32_t Decoder::get_exp_golomb() {
     return (1u << length | get_bits(length)) - 1;
 }
 
+int16_t Decoder::get_side(int32_t v, const TableBank::Table& table) {
+    const unsigned raw = table.raw_bits;
+    if (v == kEscape) {
+        const uint32_t rank = table.escape + get_exp_golomb();
+        if (rank >= 65536u >> raw) throw CorruptStream("symbol is outside int16");
+        v = unzigzag(rank);
+    }
+    return int16_t(v * (1 << raw) + int32_t(get_bits(raw)));
+}
+
 void Decoder::get(const uint8_t* indexes, int16_t* symbols, size_t n) {
     bank_.check(indexes, n);
     if (empty_ && n) throw CorruptStream("empty payload");
-    auto* const pass = lanes_ == 1 ? decode_pass<1> : lanes_ == 4 ? decode_pass<4>
-                                                  : lanes_ == 8   ? decode_pass<8>
-                                                                  : decode_pass<32>;
-    const TableBank::Table* tables = bank_.tables();
     while (n) {
-        const size_t block = std::min(n, kBlock);  // a multiple of every lane count, so a block begins at lane 0
-        word_ = pass(bank_.slots(), indexes, symbols, block, states_.data(), word_, words_end_);
-        for (size_t j = 0; j < block; ++j) {
-            const TableBank::Table& table = tables[indexes[j]];
-            const unsigned raw = table.raw_bits;
-            int32_t v = symbols[j];
-            if (v != kEscape && !raw) continue;
-            if (v == kEscape) {
-                const uint32_t rank = table.escape + get_exp_golomb();
-                if (rank >= 65536u >> raw) throw CorruptStream("symbol is outside int16");
-                v = unzigzag(rank);
-            }
-            symbols[j] = int16_t(v * (1 << raw) + int32_t(get_bits(raw)));
-        }
+        const size_t block = std::min(n, kBlock);
+        const uint8_t* const next =
+            loops_.decode[position_](bank_.slots(), indexes, symbols, block, states_.data(), word_, words_end_);
+        if (!next) throw CorruptStream("rANS words end too early");
+        word_ = next;
+        uint32_t marks[kBlock / 32];
+        loops_.mark(symbols, indexes, bank_.first_raw(), block, marks);
+        each_mark(marks, block, [&](size_t j) {
+            const TableBank::Table& table = bank_.tables()[indexes[j]];
+            if (symbols[j] == kEscape || table.raw_bits) symbols[j] = get_side(symbols[j], table);
+        });
         indexes += block, symbols += block, n -= block;
     }
 }
@@ -318,6 +257,28 @@ unsigned choose_lanes(size_t n_symbols) {
     for (const unsigned lanes : {32u, 8u, 4u})
         if (3.0 * (lanes - 1) < budget) return lanes;
     return 1;
+}
+
+namespace scalar { extern const RansLoops kRansLoops; }
+#ifdef NARROWBIT_X86
+namespace avx2 { extern const RansLoops kRansLoops; }
+namespace avx512 { extern const RansLoops kRansLoops; }
+#endif
+#ifdef NARROWBIT_ARM
+namespace neon { extern const RansLoops kRansLoops; }
+#endif
+
+const RansLoops& rans_loops(Isa isa) {
+    switch (isa) {
+#ifdef NARROWBIT_X86
+        case Isa::avx2: return avx2::kRansLoops;
+        case Isa::avx512: return avx512::kRansLoops;
+#endif
+#ifdef NARROWBIT_ARM
+        case Isa::neon: return neon::kRansLoops;
+#endif
+        default: return scalar::kRansLoops;
+    }
 }
 
 }  // namespace narrowbit

@@ -1,6 +1,7 @@
 // Interleaved rANS for learned codecs: every symbol names one integer table of a fixed bank.
 //
-// This header and rans.cpp know no Python. The layout below is the format; it is independent of the instruction set.
+// This header and rans.cpp know no Python. The layout below is the format; it is independent of the instruction set,
+// whose loops are rans_scalar.cpp, rans_avx2.cpp and so on.
 //
 // Alphabet. Table t has raw_bits k, an alphabet of A entries (the last one is the escape) and A frequencies >= 1
 // with sum 2^12. A symbol s (int16) is split into v = s >> k (floor) and its k low bits. v is ranked in zigzag order
@@ -23,10 +24,15 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <vector>
 
+#include "cpu.hpp"
+
 namespace narrowbit {
+
+struct RansLoops;
 
 constexpr unsigned kProbBits = 12;
 constexpr uint32_t kProbTotal = 1u << kProbBits;
@@ -48,9 +54,9 @@ public:
     TableBank(const uint8_t* raw_bits, size_t n_raw_bits, const uint16_t* sizes, size_t n_sizes,
               const uint16_t* freqs, size_t n_freqs);
 
-    struct Table {
-        uint32_t first;  // position of rank 0 among the encode entries
-        uint16_t escape;  // rank of the escape: A - 1
+    struct Table {  // vectors read it as one 32-bit number
+        uint16_t first;  // position of rank 0 among the encode entries
+        uint8_t escape;  // rank of the escape: A - 1
         uint8_t raw_bits;
     };
     // x / frequency == (x * reciprocal + addend) >> shift for every state the encoder can hold; see rans.cpp.
@@ -66,6 +72,7 @@ public:
     const Table* tables() const { return tables_.data(); }
     const EncodeEntry* entries() const { return entries_.data(); }
     const DecodeSlot* slots() const { return slots_.data(); }  // 2^12 per table
+    uint8_t first_raw() const { return first_raw_; }  // no table before it has raw bits
 
     // Throws std::invalid_argument if an index names no table.
     void check(const uint8_t* indexes, size_t n) const;
@@ -74,13 +81,14 @@ private:
     std::vector<Table> tables_;
     std::vector<EncodeEntry> entries_;
     std::vector<DecodeSlot> slots_;
+    uint8_t first_raw_ = 255;
 };
 
 // rANS is last in, first out: put() only collects (two bytes a symbol), finish() codes everything backwards.
 class Encoder {
 public:
     // lanes: 1, 4, 8 or 32, else std::invalid_argument. The bank must outlive the encoder.
-    Encoder(const TableBank& bank, unsigned lanes);
+    Encoder(const TableBank& bank, unsigned lanes, Isa isa);
     // One pass of n symbols. A refused call leaves the encoder as it was.
     void put(const int16_t* symbols, const uint8_t* indexes, size_t n);
     // The payload; afterwards the encoder takes no more symbols.
@@ -88,12 +96,17 @@ public:
 
 private:
     void put_bits(uint32_t value, unsigned count);
+    void put_side(int16_t symbol, const TableBank::Table& table);
 
     const TableBank& bank_;
-    unsigned lanes_;
+    const RansLoops& loops_;
+    unsigned lanes_, position_;
     bool finished_ = false;
-    std::vector<uint16_t> entries_;   // bank entry of each symbol: at most 256 * 256 of them exist
-    std::vector<size_t> pass_sizes_;
+    struct Pass {
+        std::unique_ptr<uint16_t[]> ids;  // bank entry of each symbol: at most 256 * 256 of them exist
+        size_t size;
+    };
+    std::vector<Pass> passes_;
     std::vector<uint8_t> side_;
     uint64_t bits_ = 0;  // side bits not yet in side_: fewer than 8 between calls
     unsigned bit_count_ = 0;
@@ -103,7 +116,7 @@ private:
 class Decoder {
 public:
     // The bank and the payload must outlive the decoder.
-    Decoder(const TableBank& bank, const uint8_t* payload, size_t size, unsigned lanes);
+    Decoder(const TableBank& bank, const uint8_t* payload, size_t size, unsigned lanes, Isa isa);
     // One pass, with the same indexes as the encoder's. After CorruptStream the content of `symbols` is meaningless.
     void get(const uint8_t* indexes, int16_t* symbols, size_t n);
     // Throws CorruptStream unless states, words and side stream all end where the encoder began.
@@ -112,9 +125,11 @@ public:
 private:
     uint32_t get_bits(unsigned count);
     uint32_t get_exp_golomb();
+    int16_t get_side(int32_t v, const TableBank::Table& table);
 
     const TableBank& bank_;
-    unsigned lanes_;
+    const RansLoops& loops_;
+    unsigned lanes_, position_;
     bool empty_;
     std::array<uint32_t, kMaxLanes> states_;
     const uint8_t *word_ = nullptr, *words_end_ = nullptr;

@@ -147,7 +147,9 @@ def test_an_unknown_instruction_set_is_one_line(tiny_bundle: Path, tmp_path: Pat
     root = Path(__file__).resolve().parents[2]
     run = subprocess.run(command, env=os.environ | {"MLIC_CPU": "z80"}, cwd=root, capture_output=True, text=True)
     assert (
-        run.returncode == 1 and run.stderr.count("\n") == 1 and run.stderr.startswith("codec: error: MLIC_CPU is z80")
+        run.returncode == 1
+        and run.stderr.count("\n") == 1
+        and run.stderr.startswith("codec: error: MLIC_CPU: z80 is not")
     )
 
 
