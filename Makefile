@@ -1,6 +1,7 @@
 # make install   .venv with everything for development
 # make test      what CI runs: ruff, mypy, pytest
 # make demo      the codec as a user has it: .venv-demo, without torch
+# make fuzz      the entropy decoder under libFuzzer for FUZZ_SECONDS; needs clang
 # make clean     remove everything that make made
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ STAMP := .narrowbit-installed
 	.venv-demo/bin/pip install --quiet -e ".[demo]"
 	touch $@
 
-.PHONY: install test demo clean
+.PHONY: install test demo fuzz clean
 install: .venv/$(STAMP)
 
 test: install
@@ -31,6 +32,23 @@ test: install
 
 demo: .venv-demo/$(STAMP)
 	.venv-demo/bin/python -m bench.demo
+
+FUZZ_SECONDS ?= 600
+FUZZ := $(or $(CLANG),clang++) -O1 -g -std=c++17 -fsanitize=address,undefined -fno-sanitize-recover=all
+ifeq ($(shell uname -m),x86_64)
+FUZZ += -DNARROWBIT_X86
+FUZZ_LOOPS := build/fuzz/rans_avx2.o build/fuzz/rans_avx512.o
+build/fuzz/rans_avx2.o: ARCH := x86-64-v3
+build/fuzz/rans_avx512.o: ARCH := x86-64-v4
+build/fuzz/%.o: cpp_ext/%.cpp $(NATIVE)
+	mkdir -p build/fuzz
+	$(FUZZ) -fsanitize=fuzzer-no-link -march=$(ARCH) -c $< -o $@
+endif
+fuzz: $(FUZZ_LOOPS)
+	mkdir -p build/fuzz/found
+	$(FUZZ) -fsanitize=fuzzer tests/cpp_ext/fuzz_decoder.cpp cpp_ext/rans.cpp cpp_ext/rans_scalar.cpp cpp_ext/cpu.cpp \
+	    $^ -o build/fuzz/fuzz_decoder
+	build/fuzz/fuzz_decoder -max_total_time=$(FUZZ_SECONDS) -max_len=6000 build/fuzz/found tests/cpp_ext/corpus
 
 clean:
 	rm -rf .venv .venv-demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

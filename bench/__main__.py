@@ -13,6 +13,8 @@ SUITES = {
     "kodak": "rate-distortion of our codec against its peers, BD-rate",
     "learning": "BD-rate of bundles from different moments of training",
     "process": "seconds and memory of codec encode and codec decode as whole processes",
+    "coder": "speed and bytes of entropy coders: ours, CompressAI's, constriction, torchac",
+    "train": "crops a second of codec train, against torch's own operators",
     "peers": "JPEG, WebP and AVIF alone, to be reused by kodak --peers",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report
 

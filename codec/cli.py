@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,7 +22,7 @@ import click
 import codec
 from codec import files
 from codec.container import MAX_PIXELS
-from codec.errors import CodecError, Corrupt
+from codec.errors import BadInput, CodecError, Corrupt
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _PASS_ON: dict[str, Any] = {"help_option_names": [], "ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -149,6 +150,86 @@ def models() -> None:
         )
     if not found:
         _say("no model bundle is installed")
+
+
+@cli.command()
+@click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--qp", "levels", metavar="LIST", default="0,9,18,27,36,45,54,63", show_default=True, help="rate levels")
+@click.option("--json", "target", metavar="FILE", help="write every picture and the averages; itself a curve file")
+@click.option("--against", metavar="FILE[:NAME]", multiple=True, help="curve file to give the BD-rate against")
+@_threads
+@_model
+@_quiet
+def evaluate(
+    folder: Path,
+    levels: str,
+    target: str | None,
+    against: tuple[str, ...],
+    threads: int | None,
+    model: str | None,
+    quiet: bool,
+) -> None:
+    """Measure rate and distortion on a folder of pictures.
+
+    Real files are made and decoded in memory. Needs the extra `bench` for MS-SSIM and BD-rates.
+    """
+    try:
+        qps = sorted({int(part) for part in levels.split(",")})
+    except ValueError:
+        qps = [-1]
+    if not set(qps) <= set(range(codec.MAX_QP + 1)):
+        raise click.BadParameter(f"{levels} is not a list like 0,18,36,63 of levels in 0..63", param_hint="'--qp'")
+    _evaluate(folder, qps, target, against, quiet, threads=threads, model=model)
+
+
+def _evaluate(
+    folder: Path, qps: list[int], target: str | None, against: tuple[str, ...], quiet: bool, **options: Any
+) -> None:
+    from importlib.util import find_spec
+
+    import rate
+    from codec import evaluate as suite
+    from codec.bundle import find
+
+    if target:
+        files.check_target(target)
+    say = (lambda _: None) if quiet else _say
+    try:
+        anchors = {name: rate.read_curve(name) for name in against}
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    if against and len(qps) < rate.bdrate.MIN_POINTS:
+        raise BadInput(f"a BD-rate needs at least {rate.bdrate.MIN_POINTS} levels of --qp")
+    needed = {"pytorch_msssim": "MS-SSIM", **({"bjontegaard": "BD-rates"} if against else {})}
+    absent = [what for module, what in needed.items() if not find_spec(module)]
+    if "BD-rates" in absent:
+        raise CodecError("BD-rates need the package bjontegaard: pip install 'narrowbit[bench]'")
+    for what in absent:
+        say(f"note: no {what} without pip install 'narrowbit[bench]'")
+    skipped: list[str] = []
+    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    with click.progressbar(paths, file=sys.stderr, hidden=quiet or not sys.stderr.isatty()) as bar:
+        results = suite.evaluate(bar, qps, not absent, skipped.append, **options)
+    for line in skipped:
+        say(f"skipped {line}")
+    count = len(results[qps[0]])
+    if not count:
+        raise BadInput(f"{folder} has no picture that can be coded")
+    made = suite.report(results, find(options["model"]))
+    click.echo("  qp  bit/pixel  PSNR, dB  MS-SSIM")
+    for qp, bpp, quality, alike in zip(qps, made["bpp"], made["psnr"], made["ms_ssim"], strict=True):
+        click.echo(f"{qp:4} {bpp:10.4f} {quality:9.3f}  {'' if alike is None else f'{alike:7.5f}'}")
+    say(f"{count} pictures, averages of each")
+    for name, anchor in anchors.items():
+        try:
+            value = rate.bd_rate(anchor["bpp"], anchor["psnr"], made["bpp"], made["psnr"])
+            low, high = rate.psnr_overlap(anchor["psnr"], made["psnr"])
+        except ValueError as error:
+            raise CodecError(f"no BD-rate against {name}: {error}") from error
+        click.echo(f"BD-rate against {name}: {value:+.2f} % over {low:.2f} to {high:.2f} dB")
+        made.setdefault("bd_rate", {})[name] = round(value, 3)
+    if target:
+        files.write(target, (json.dumps(made, indent=1) + "\n").encode())
 
 
 @cli.command(context_settings=_PASS_ON)

@@ -87,6 +87,7 @@ TableBank::TableBank(const uint8_t* raw_bits, size_t n_raw_bits, const uint16_t*
             const uint32_t fixed = uint32_t(v) << 24 | (frequency - 1) << 12;
             for (uint32_t i = 0; i < frequency; ++i) slots_.push_back(fixed | i);
             entries_.push_back(encode_entry(frequency, start));
+            intervals_.push_back(start << 16 | frequency);
             start += frequency;
         }
         if (start != kProbTotal)
@@ -151,7 +152,7 @@ std::vector<uint8_t> Encoder::finish() {
     uint16_t* const words_end = words.get() + n + kMaxLanes;
     uint16_t* word = words_end;
     for (auto pass = passes_.rbegin(); pass != passes_.rend(); ++pass)
-        word = loops_.encode[position_](bank_.entries(), pass->ids.get(), pass->size, states.data(), word);
+        word = loops_.encode[position_](bank_, pass->ids.get(), pass->size, states.data(), word);
 
     put_bits(0, (8 - bit_count_) % 8);
     payload.reserve(10 + 4 * lanes_ + 2 * size_t(words_end - word) + side_.size());

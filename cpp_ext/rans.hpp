@@ -55,7 +55,7 @@ public:
               const uint16_t* freqs, size_t n_freqs);
 
     struct Table {  // vectors read it as one 32-bit number
-        uint16_t first;  // position of rank 0 among the encode entries
+        uint16_t first;  // position of rank 0 among the entries
         uint8_t escape;  // rank of the escape: A - 1
         uint8_t raw_bits;
     };
@@ -71,6 +71,7 @@ public:
     size_t size() const { return tables_.size(); }
     const Table* tables() const { return tables_.data(); }
     const EncodeEntry* entries() const { return entries_.data(); }
+    const uint32_t* intervals() const { return intervals_.data(); }  // start << 16 | frequency, for vectors
     const DecodeSlot* slots() const { return slots_.data(); }  // 2^12 per table
     uint8_t first_raw() const { return first_raw_; }  // no table before it has raw bits
 
@@ -80,6 +81,7 @@ public:
 private:
     std::vector<Table> tables_;
     std::vector<EncodeEntry> entries_;
+    std::vector<uint32_t> intervals_;
     std::vector<DecodeSlot> slots_;
     uint8_t first_raw_ = 255;
 };

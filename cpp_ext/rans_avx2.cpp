@@ -58,9 +58,8 @@ __m256i eight(Number number) {
     return _mm256_setr_epi32(number(0), number(1), number(2), number(3), number(4), number(5), number(6), number(7));
 }
 
-void encode_step8(__m256i& x, const TableBank::EncodeEntry* entries, const uint16_t* ids, uint16_t*& word) {
-    const __m256i entry =
-        eight([=](unsigned i) { return int(entries[ids[i]].start << 16 | entries[ids[i]].frequency); });
+void encode_step8(__m256i& x, const uint32_t* intervals, const uint16_t* ids, uint16_t*& word) {
+    const __m256i entry = eight([=](unsigned i) { return int(intervals[ids[i]]); });
     const __m256i low16 = _mm256_set1_epi32(0xFFFF);
     const __m256i frequency = _mm256_and_si256(entry, low16), start = _mm256_srli_epi32(entry, 16);
 
@@ -85,16 +84,16 @@ void encode_step8(__m256i& x, const TableBank::EncodeEntry* entries, const uint1
 }
 
 template <unsigned kLanes>
-uint16_t* encode(const TableBank::EncodeEntry* entries, const uint16_t* ids, size_t n, uint32_t* states,
+uint16_t* encode(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states,
                  uint16_t* word) {
     const size_t whole = n - n % kLanes;
     // The last symbols, which are the first to be coded: they begin at lane 0 too.
-    word = encode_steps<kLanes>(entries, ids + whole, n - whole, states, word);
+    word = encode_steps<kLanes>(bank, ids + whole, n - whole, states, word);
     constexpr unsigned kVectors = kLanes / 8;
     __m256i x[kVectors];
     for (unsigned v = 0; v < kVectors; ++v) x[v] = load256(states + 8 * v);
     for (n = whole; n; n -= kLanes)
-        for (unsigned v = kVectors; v-- > 0;) encode_step8(x[v], entries, ids + n - kLanes + 8 * v, word);
+        for (unsigned v = kVectors; v-- > 0;) encode_step8(x[v], bank.intervals(), ids + n - kLanes + 8 * v, word);
     for (unsigned v = 0; v < kVectors; ++v) store(states + 8 * v, x[v]);
     return word;
 }
@@ -151,9 +150,9 @@ const uint8_t* decode32(const TableBank::DecodeSlot* slots, const uint8_t* index
 
 }  // namespace
 
-uint16_t* encode8(const TableBank::EncodeEntry* entries, const uint16_t* ids, size_t n, uint32_t* states,
+uint16_t* encode8(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states,
                   uint16_t* word) {
-    return encode<8>(entries, ids, n, states, word);
+    return encode<8>(bank, ids, n, states, word);
 }
 
 const uint8_t* decode8(const TableBank::DecodeSlot* slots, const uint8_t* indexes, int16_t* symbols, size_t n,

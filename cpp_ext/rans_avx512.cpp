@@ -29,10 +29,8 @@ __m512i decode_step16(__m512i& x, const TableBank::DecodeSlot* slots, const uint
     return _mm512_srai_epi32(slot, 24);
 }
 
-void encode_step16(__m512i& x, const TableBank::EncodeEntry* entries, const uint16_t* ids, uint16_t*& word) {
-    static_assert(sizeof(TableBank::EncodeEntry) == 16 && offsetof(TableBank::EncodeEntry, frequency) == 8);
-    const __m512i place = _mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(ids)), 2);
-    const __m512i entry = _mm512_i32gather_epi32(place, reinterpret_cast<const int*>(entries) + 2, 4);
+void encode_step16(__m512i& x, const uint32_t* intervals, const uint16_t* ids, uint16_t*& word) {
+    const __m512i entry = _mm512_i32gather_epi32(_mm512_cvtepu16_epi32(load256(ids)), intervals, 4);
     const __m512i frequency = _mm512_and_si512(entry, _mm512_set1_epi32(0xFFFF));
     const __m512i start = _mm512_srli_epi32(entry, 16);
 
@@ -53,14 +51,14 @@ void encode_step16(__m512i& x, const TableBank::EncodeEntry* entries, const uint
     x = _mm512_add_epi32(_mm512_slli_epi32(quotient, kProbBits), _mm512_add_epi32(rest, start));
 }
 
-uint16_t* encode32(const TableBank::EncodeEntry* entries, const uint16_t* ids, size_t n, uint32_t* states,
+uint16_t* encode32(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states,
                    uint16_t* word) {
     const size_t whole = n - n % 32;
-    word = encode_steps<32>(entries, ids + whole, n - whole, states, word);
+    word = encode_steps<32>(bank, ids + whole, n - whole, states, word);
     __m512i a = load512(states), b = load512(states + 16);
     for (n = whole; n; n -= 32) {
-        encode_step16(b, entries, ids + n - 16, word);
-        encode_step16(a, entries, ids + n - 32, word);
+        encode_step16(b, bank.intervals(), ids + n - 16, word);
+        encode_step16(a, bank.intervals(), ids + n - 32, word);
     }
     _mm512_storeu_si512(states, a);
     _mm512_storeu_si512(states + 16, b);

@@ -11,10 +11,10 @@ constexpr size_t kBlock = 4096;  // symbols between visits to the side stream: t
 constexpr int kEscape = -128;    // marks the escape in a decode slot; ranks up to 254 reach only -127 .. 127
 
 struct RansLoops {
-    // Codes one pass backwards, the bank entries `ids` of its n symbols. `word` points past the free space, which has
+    // Codes one pass backwards, the entries `ids` of its n symbols. `word` points past the free space, which has
     // room for one word per symbol and kMaxLanes more; returns the last word written.
-    using Encode = uint16_t* (*)(const TableBank::EncodeEntry* entries, const uint16_t* ids, size_t n,
-                                 uint32_t* states, uint16_t* word);
+    using Encode = uint16_t* (*)(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states,
+                                 uint16_t* word);
     // Decodes n symbols beginning at lane 0; escapes stay marked. Returns the next word, null if they ended too early.
     using Decode = const uint8_t* (*)(const TableBank::DecodeSlot* slots, const uint8_t* indexes, int16_t* symbols,
                                       size_t n, uint32_t* states, const uint8_t* word, const uint8_t* end);

@@ -24,8 +24,9 @@ inline void encode_step(uint32_t& x, const TableBank::EncodeEntry& entry, uint16
 }
 
 template <unsigned kLanes>
-uint16_t* encode_steps(const TableBank::EncodeEntry* entries, const uint16_t* ids, size_t n, uint32_t* states,
+uint16_t* encode_steps(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states,
                        uint16_t* word) {
+    const TableBank::EncodeEntry* const entries = bank.entries();
     uint32_t x[kLanes];
     for (unsigned lane = 0; lane < kLanes; ++lane) x[lane] = states[lane];
     while (n % kLanes) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 VARIABLE = "MLIC_DATA"
 
@@ -54,3 +54,42 @@ def published_curve(data: Path, codec: str, pictures: str = "kodak") -> Curve:
     if codec not in curves.get(pictures, {}):
         raise KeyError(f"no published curve of {codec!r} on {pictures!r}")
     return curves[pictures][codec]
+
+
+def read_curve(path: str | os.PathLike[str]) -> Curve:
+    """The rate-distortion curve of a JSON file: FILE, or FILE:NAME where it holds several.
+
+    Takes what `codec evaluate` writes, CompressAI's layout ({"results": {"bpp": [...], "psnr-rgb": [...]}}) and
+    summaries like rd_summary.json, in which NAME is "kodak/compressai/vtm". Raises FileNotFoundError, and ValueError
+    for a file that holds no curve or no such name.
+    """
+    file, _, name = str(path).partition(".json:")
+    where = Path(file + ".json" if name else file)
+    try:
+        value: Any = json.loads(where.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    known = _curves(value)
+    if name not in known:
+        names = " or ".join(sorted((n for n in known if n), key=len)[:3])
+        raise ValueError(
+            f"{where} has no curve{f' {name!r}' if name else ''}"
+            + (f": name one as {where}:NAME, for example {names}" if names else " in a layout that is known")
+        )
+    return {**known[name], "source": known[name]["source"] or f"{where}{name and ':'}{name}"}
+
+
+def _curves(value: Any, name: str = "") -> dict[str, Curve]:
+    """Everything in a parsed file that is a curve, by the keys that lead to it."""
+    if not isinstance(value, dict):
+        return {}
+    points = value["results"] if isinstance(value.get("results"), dict) else value
+    quality = points.get("psnr", points.get("psnr-rgb"))
+    if isinstance(points.get("bpp"), list) and isinstance(quality, list):
+        return {
+            name: {"bpp": points["bpp"], "psnr": quality, "source": str(value.get("source", value.get("name", "")))}
+        }
+    found: dict[str, Curve] = {}
+    for key, inner in value.items():
+        found |= _curves(inner, f"{name}/{key}" if name else str(key))
+    return found

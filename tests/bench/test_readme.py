@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.readme import ROOT, TABLES, learning, main, process, table
+from bench.readme import ROOT, TABLES, coder, learning, main, process, table
 from bench.report import row
 
 SOURCE: dict[str, Any] = {
@@ -36,6 +36,20 @@ PROCESS = SOURCE | {
         row("process/peak", 229, "MiB"),
     ]
 }
+CODER = SOURCE | {
+    "rows": [
+        row("coder/ours/avx2/codec-like/encode", 512.3, "Msym/s"),
+        row("coder/ours/avx2/codec-like/decode", 498.7, "Msym/s"),
+        row("coder/ours/avx2/uniform/encode", 120.0, "Msym/s"),
+        row("coder/ours/avx2/uniform/decode", 230.0, "Msym/s"),
+        row("coder/ours/overhead/codec-like", 0.052, "%"),
+        row("coder/ours/overhead/uniform", 0.033, "%"),
+        row("coder/torchac/int16/codec-like/encode", None, "Msym/s"),
+        row("coder/torchac/int16/codec-like/decode", None, "Msym/s"),
+        row("coder/share/encode", 0.61, "%"),
+        row("coder/share/decode", 0.42, "%"),
+    ]
+}
 
 
 def test_tables_say_what_the_rows_say() -> None:
@@ -46,11 +60,13 @@ def test_tables_say_what_the_rows_say() -> None:
     assert "`python -m bench kodak`, commit abc1234, CPU, 2 cores, Linux" in text
     assert "| 1,600 |  | +26.6 % |  |  |" in learning(LEARNING) and "| 9,000 |  | -7.1 % |" in learning(LEARNING)
     assert "encode 0.90 s, decode 0.80 s, at most 229 MiB" in process(PROCESS)
+    assert "| ours, AVX2 | 512, 499 | 120, 230 | +0.05 %, +0.03 % |" in coder(CODER) and "torchac" not in coder(CODER)
+    assert "the coder takes 0.6 % and 0.4 %" in coder(CODER)
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    for name, result in (("kodak", KODAK), ("learning", LEARNING), ("process", PROCESS)):
+    for name, result in (("kodak", KODAK), ("learning", LEARNING), ("process", PROCESS), ("coder", CODER)):
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     return tmp_path
 

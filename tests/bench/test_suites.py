@@ -1,6 +1,8 @@
 """The suites `kodak` and `peers` end to end on made-up pictures, and the one way to measure."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import codec
 from bench import kodak, peers
 from bench.__main__ import main
 from bench.measure import PEERS, Codec, Point, from_json, load, measure, to_json
+from bench.readme import ROOT
 from bench.report import command, dump
 
 pytest.importorskip("bjontegaard", reason="the extra `bench` is not installed")
@@ -101,3 +104,19 @@ def test_an_undefined_bd_rate_is_no_number(capsys: pytest.CaptureFixture[str]) -
 def test_missing_data_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["peers"]) == 1
     assert "set MLIC_DATA" in capsys.readouterr().err
+
+
+def test_coder_suite(tmp_path: Path) -> None:
+    """The real thing on a small source: rows by name, and every coder gives back what it was given."""
+    file = tmp_path / "coder.json"
+    options = ["coder", "--symbols", "20000", "--only", "ours/scalar", "--json", str(file)]
+    run = subprocess.run([sys.executable, "-m", "bench", *options], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    result = json.loads(file.read_text())
+    values = {r["name"]: (r["value"], r["unit"]) for r in result["rows"]}
+    for source in ("codec-like", "uniform"):
+        for way in ("encode", "decode"):
+            assert values[f"coder/ours/scalar/{source}/{way}"][0] > 1
+        assert -2 < values[f"coder/ours/overhead/{source}"][0] < 2  # 20 000 symbols are not their expectation
+    assert values["coder/ours/scalar/pass/decode"][1] == "ns" and 0 < values["coder/share/decode"][0] < 20
+    assert set(result["libraries"]) == {"compressai", "constriction", "torchac"}
