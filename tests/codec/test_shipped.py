@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import codec
+import cpp_ext
 from codec import pipeline
 from codec.bundle import find, find_by_id
 from codec.container import HEADER_BYTES, unpack
+from codec.runtime.native import NativeRuntime
 from codec.runtime.onnx import OnnxRuntime
 from rate import psnr
 
@@ -74,6 +76,25 @@ def test_z_earns_its_bits(photo: NDArray) -> None:
     mean, _ = runtime.z_parameters(32)
     untold, _ = size(np.broadcast_to(mean / 64, z.shape).copy())
     assert spoken and told < 0.99 * untold
+
+
+def test_lanes_cost_next_to_nothing(photo: NDArray) -> None:
+    """The lanes chosen for a file of about 4 KB against a single one."""
+    from codec.coding import code_latents
+    from codec.modes import Encode
+
+    bundle = find(None)
+    runtime, skip = NativeRuntime(bundle), int(bundle.arrays["integer/skip"][0])
+    mode = Encode(*runtime.analyse(pipeline.padded(photo), 6), bundle.config.slices, skip)
+    code_latents(runtime, mode, 6)
+    bank = pipeline.bank(runtime)
+    payload, lanes = mode.payload(bank)
+    single = cpp_ext.Encoder(bank, 1)
+    for symbols, indexes in mode.passes:
+        single.put(symbols, indexes)
+    alone = single.finish()
+    assert 2000 < len(alone) < 6000 and lanes in (1, 4, 8, 32)
+    assert len(payload) <= 1.01 * len(alone)
 
 
 def test_one_runtime_draws_the_same_picture_every_time(photo: NDArray) -> None:
