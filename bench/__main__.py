@@ -15,6 +15,7 @@ SUITES = {
     "process": "seconds and memory of codec encode and codec decode as whole processes",
     "coder": "speed and bytes of entropy coders: ours, CompressAI's, constriction, torchac",
     "train": "crops a second of codec train, against torch's own operators",
+    "rounding": "what the integers of the entropy path cost",
     "peers": "JPEG, WebP and AVIF alone, to be reused by kodak --peers",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report
 
