@@ -31,8 +31,8 @@ def test_coder(benchmark: Any, who: str, name: str, direction: str) -> None:
 
 
 @pytest.mark.parametrize("direction", ["encode", "decode"])
-@pytest.mark.parametrize("isa", cpp_ext.instruction_sets())
-def test_small_passes_ours(benchmark: Any, isa: str, direction: str) -> None:
+@pytest.mark.parametrize("isa", cpp_ext.instruction_sets(), ids="ours/{}".format)
+def test_small_passes(benchmark: Any, isa: str, direction: str) -> None:
     passes, bank = suite.small_passes(), cpp_ext.TableBank(**tables.build())
     payload = suite.code_passes(isa, bank, passes)
     benchmark.extra_info.update(row=f"coder/ours/{isa}/pass/{direction}", calls=len(passes))

@@ -121,12 +121,23 @@ def _cached(path: Path, _written: int, kind: str, threads: int | None) -> Any:
 
 def _runtime(bundle: Bundle, kind: str, threads: int | None) -> Any:
     """Executors are kept: opening one costs more than coding a small picture."""
-    return _cached(bundle.path, bundle.path.stat().st_mtime_ns, kind, threads)
+    from codec.runtime.native import cores
+
+    if threads is not None:
+        threads = min(threads, 4 * cores())  # beyond that they only cost, until there are none left to start
+    try:
+        return _cached(bundle.path, bundle.path.stat().st_mtime_ns, kind, threads)
+    except ModuleNotFoundError as error:
+        if kind != "torch":
+            raise
+        raise CodecError("the torch runtime needs PyTorch: pip install 'narrowbit[train]'") from error
 
 
 def _open(data: bytes, model: str | Path | None, threads: int | None, runtime: str) -> tuple[Container, Any]:
     """Check in the order header, model, payload: the fields of a whole file, and an executor of its model."""
-    found, whole = peek(data)
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a .mlic file is given as its bytes, not as {type(data).__name__}")
+    found, whole = peek(bytes(data))
     from codec.bundle import find_by_id
 
     bundle = find_by_id(found.entropy_id, model)

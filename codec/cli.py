@@ -75,8 +75,9 @@ def encode(
     if asked != asked:  # click's range lets "nan" pass
         raise click.BadParameter("nan is not a number", param_hint="'-q'")
     files.check_target(target)
+    files.check_apart(source, target)
     start = time.perf_counter()
-    picture = _pictures().load(sys.stdin.buffer if source == files.STDIO else source)
+    picture = _pictures().load(files.stdin() if source == files.STDIO else source)
     data = codec.encode(picture, asked, qp=qp, model=model, threads=threads)
     files.write(target, data)
     if not quiet:
@@ -103,6 +104,7 @@ def decode(source: str, target: str, runtime: str, threads: int | None, model: s
     The extension of OUT says which kind (PNG, JPEG, WebP, TIFF, BMP, PPM); `-` gets PNG.
     """
     start = time.perf_counter()
+    files.check_apart(source, target)
     data = files.read(source)
     pictures = _pictures()
     pictures.check_output(target)
@@ -191,7 +193,7 @@ def _evaluate(
     from codec import evaluate as suite
     from codec.bundle import find
 
-    if target:
+    if target is not None:
         files.check_target(target)
     say = (lambda _: None) if quiet else _say
     try:
@@ -215,10 +217,11 @@ def _evaluate(
     count = len(results[qps[0]])
     if not count:
         raise BadInput(f"{folder} has no picture that can be coded")
-    made = suite.report(results, find(options["model"]))
-    click.echo("  qp  bit/pixel  PSNR, dB  MS-SSIM")
+    made = suite.report(results, find(options["model"]), skipped)
+    show = _say if target == files.STDIO else click.echo
+    show("  qp  bit/pixel  PSNR, dB  MS-SSIM")
     for qp, bpp, quality, alike in zip(qps, made["bpp"], made["psnr"], made["ms_ssim"], strict=True):
-        click.echo(f"{qp:4} {bpp:10.4f} {quality:9.3f}  {'' if alike is None else f'{alike:7.5f}'}")
+        show(f"{qp:4} {bpp:10.4f} {quality:9.3f}  {'' if alike is None else f'{alike:7.5f}'}")
     say(f"{count} pictures, averages of each")
     for name, anchor in anchors.items():
         try:
@@ -226,9 +229,9 @@ def _evaluate(
             low, high = rate.psnr_overlap(anchor["psnr"], made["psnr"])
         except ValueError as error:
             raise CodecError(f"no BD-rate against {name}: {error}") from error
-        click.echo(f"BD-rate against {name}: {value:+.2f} % over {low:.2f} to {high:.2f} dB")
+        show(f"BD-rate against {name}: {value:+.2f} % over {low:.2f} to {high:.2f} dB")
         made.setdefault("bd_rate", {})[name] = round(value, 3)
-    if target:
+    if target is not None:
         files.write(target, (json.dumps(made, indent=1) + "\n").encode())
 
 

@@ -10,7 +10,7 @@ All numbers are little-endian. The header has the same 31 bytes for every pictur
     10      4      entropy    first bytes of the SHA-256 of the model's integer part: decoding needs exactly this one
     14      2      synthesis  first bytes of the hash of the float synthesis that the encoder meant to be shown
     16      2      width      1..65535
-    18      2      height     1..65535, and width * height <= 2^28
+    18      2      height     1..65535, and width * height <= 2^25
     20      1      QP         0..63
     21      4      latents    CRC-32 of the decoded integer latents; the caller compares it after decoding
     25      4      payload    CRC-32 of the payload
@@ -38,7 +38,7 @@ SIGNATURE = b"\x89MLIC\r\n\x1a"
 VERSIONS = (0,)
 LANES = (1, 4, 8, 32)
 MAX_SIDE = 65535
-MAX_PIXELS = 1 << 28
+MAX_PIXELS = 1 << 25  # version 0 codes a picture as one piece, at about 140 bytes of memory per pixel
 MAX_QP = 63
 
 _FIELDS = struct.Struct("<8sBB4s2sHHBII")

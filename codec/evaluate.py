@@ -63,13 +63,14 @@ def averages(points: Points) -> tuple[float, float, float | None]:
     return bpp, quality, statistics.fmean(alike) if alike else None
 
 
-def report(results: dict[int, Points], bundle: Bundle) -> dict[str, Any]:
+def report(results: dict[int, Points], bundle: Bundle, skipped: list[str]) -> dict[str, Any]:
     """For a JSON file that rate.read_curve takes as a curve: the averages, and every picture at every QP."""
     means = [averages(points) for points in results.values()]
     return {
         "suite": "evaluate",
         "source": f"{bundle.name} {bundle.entropy_id.hex()}",
         "command": " ".join(["codec", *sys.argv[1:]]),
+        "skipped": skipped,
         "qp": list(results),
         "bpp": [round(m[0], 5) for m in means],
         "psnr": [round(m[1], 4) for m in means],

@@ -5,6 +5,7 @@ import secrets
 import stat
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 from codec.errors import BadInput
 
@@ -13,7 +14,14 @@ STDIO = "-"
 
 def read(source: str) -> bytes:
     """All bytes of the file `source`, or of stdin for `-`. Raises OSError."""
-    return sys.stdin.buffer.read() if source == STDIO else Path(source).read_bytes()
+    return stdin().read() if source == STDIO else Path(source).read_bytes()
+
+
+def stdin() -> BinaryIO:
+    """Raises BadInput where there is none."""
+    if sys.stdin is None:
+        raise BadInput("stdin is closed: name an input file")
+    return sys.stdin.buffer
 
 
 def is_special(target: str) -> bool:
@@ -26,6 +34,8 @@ def is_special(target: str) -> bool:
 def check_target(target: str) -> None:
     """Raise BadInput now for what would make `write` fail after the work is done."""
     if target == STDIO:
+        if sys.stdout is None:
+            raise BadInput("stdout is closed: name an output file")
         if sys.stdout.isatty():
             raise BadInput("stdout is a terminal: name an output file, or pipe the output into one")
         return
@@ -42,6 +52,13 @@ def check_target(target: str) -> None:
         raise BadInput(f"{target} is not writable: choose another output or change its permissions")
 
 
+def check_apart(source: str, target: str) -> None:
+    """Raise BadInput if the output would take the place of the input."""
+    paths = STDIO not in (source, target) and os.path.exists(source) and os.path.exists(target)
+    if paths and os.path.samefile(source, target) and not is_special(target):
+        raise BadInput(f"{target} is the input itself: name another output")
+
+
 def write(target: str, data: bytes) -> None:
     """Write `data` to the file `target` (or to stdout for `-`), so that no reader ever sees a part of it.
 
@@ -51,7 +68,9 @@ def write(target: str, data: bytes) -> None:
     """
     check_target(target)
     if target == STDIO:
-        sys.stdout.buffer.write(data)
+        rest = memoryview(data)
+        while rest:  # without a buffer (PYTHONUNBUFFERED) a pipe may take a part
+            rest = rest[sys.stdout.buffer.write(rest) or 0 :]
         sys.stdout.buffer.flush()
         return
     if is_special(target):

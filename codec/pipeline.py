@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 import cpp_ext
 from codec.coding import code_latents
 from codec.container import Container, pack
-from codec.errors import BadInput, Corrupt
+from codec.errors import Corrupt
 from codec.modes import Decode, Encode
 from codec.picture import Picture
 
 BLOCK = 64  # z has one position per so many pixels in each direction
-MAX_PIXELS = 1 << 25  # coded as one piece; about 60 bytes of memory per pixel
 
 
 def padded(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -30,14 +29,8 @@ def bank(runtime: Any) -> cpp_ext.TableBank:
     return cpp_ext.TableBank(*(arrays[f"integer/tables/{n}"] for n in ("raw_bits", "sizes", "freqs")))
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise BadInput(f"{width}x{height} is more than the {MAX_PIXELS} pixels that version 0 codes: split the picture")
-
-
 def encode(picture: Picture, qp: int, runtime: Any) -> bytes:
     height, width = picture.rgb.shape[:2]
-    _check_size(width, height)
     bundle = runtime.bundle
     y, z = runtime.analyse(padded(picture.rgb), qp)
     mode = Encode(y, z, bundle.config.slices, int(bundle.arrays["integer/skip"][0]))
@@ -50,7 +43,6 @@ def encode(picture: Picture, qp: int, runtime: Any) -> bytes:
 
 def decode_latents(found: Container, runtime: Any) -> tuple[Any, Any]:
     """(y_hat, Psi). Raises Corrupt if the payload does not end where it should or gives other latents."""
-    _check_size(found.width, found.height)
     bundle = runtime.bundle
     z_shape = (1, bundle.config.hyper, -(-found.height // BLOCK), -(-found.width // BLOCK))
     try:

@@ -67,7 +67,7 @@ def read_curve(path: str | os.PathLike[str]) -> Curve:
     where = Path(file + ".json" if name else file)
     try:
         value: Any = json.loads(where.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of JSON or of UTF-8
         raise ValueError(f"{where} is not JSON: {error}") from error
     known = _curves(value)
     if name not in known:

@@ -389,3 +389,63 @@ def test_decoding_never_loads_torch(here: Path, sample: bytes) -> None:
     )
     done = python(script)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_input_is_never_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path("a.png").read_bytes()
+    Path("link.mlic").symlink_to("a.png")
+    assert "is the input itself" in fails(capsys, 1, "encode", "a.png", "a.png")
+    assert "is the input itself" in fails(capsys, 1, "encode", "a.png", "link.mlic")
+    assert "is the input itself" in fails(capsys, 1, "decode", "link.mlic", "a.png")
+    assert Path("a.png").read_bytes() == before
+
+
+@need_bundle
+def test_any_number_of_threads(here: Path) -> None:
+    assert main(["encode", "a.png", "one.mlic", "-j", "1", "--quiet"]) == 0
+    assert main(["encode", "a.png", "many.mlic", "-j", "99999999999", "--quiet"]) == 0
+    assert Path("one.mlic").read_bytes() == Path("many.mlic").read_bytes()
+
+
+@need_bundle
+def test_the_torch_runtime_without_torch(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = """
+import sys
+sys.modules["torch"] = None
+from codec.cli import main
+main(["encode", "a.png", "a.mlic", "--quiet"])
+sys.exit(main(["decode", "a.mlic", "b.png", "--runtime", "torch"]))
+"""
+    run = python(script, cwd=here)
+    assert run.returncode == 1 and run.stderr.count("\n") == 1 and "needs PyTorch" in run.stderr
+
+
+def test_an_unbuffered_pipe_gets_every_byte(here: Path) -> None:
+    """A raw stream may take a part of what it is given: here seven bytes at a time."""
+    script = """
+import io, sys
+from codec import files
+
+class Slow(io.RawIOBase):
+    taken = b""
+    def writable(self): return True
+    def write(self, data):
+        Slow.taken += bytes(data[:7])
+        return len(data[:7])
+
+class Out:
+    buffer = Slow()
+    def isatty(self): return False
+    def flush(self): pass
+
+sys.stdout = Out()
+files.write("-", bytes(range(100)))
+sys.exit(Slow.taken != bytes(range(100)))
+"""
+    assert python(script, cwd=here).returncode == 0
+    for stream, line in (("<&-", "stdin is closed"), (">&-", "stdout is closed")):
+        command = f"{sys.executable} -m codec.cli encode - - {stream} < a.png" if stream == ">&-" else None
+        command = command or f"{sys.executable} -m codec.cli encode - x.mlic {stream}"
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        run = subprocess.run(command, shell=True, cwd=here, env=env, capture_output=True, text=True)
+        assert run.returncode == 1 and line in run.stderr and run.stderr.count("\n") == 1

@@ -17,7 +17,7 @@ KODAK = Container(768, 512, 32, False, 8, b"\xde\xad\xbe\xef", b"\xca\xfe", 0x01
 containers = st.builds(
     Container,
     width=st.integers(1, 65535),
-    height=st.integers(1, 4096),
+    height=st.integers(1, 512),
     qp=st.integers(0, 63),
     grey=st.booleans(),
     lanes=st.sampled_from(LANES),
@@ -66,12 +66,12 @@ def test_header_fits_in_32_bytes() -> None:
 
 
 def test_the_largest_and_the_smallest_picture() -> None:
-    for width, height in [(1, 1), (65535, 4096), (16384, 16384)]:
+    for width, height in [(1, 1), (65535, 512), (4096, 8192)]:
         c = replace(KODAK, width=width, height=height, payload=b"")
         assert unpack(pack(c)) == c
 
 
-@pytest.mark.parametrize("size", [(0, 5), (5, 0), (65536, 1), (1, 65536), (65535, 4097), (-3, 5)])
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (65536, 1), (1, 65536), (65535, 513), (-3, 5)])
 def test_size_limits(size: tuple[int, int]) -> None:
     with pytest.raises(BadInput, match="resize or split"):
         check_size(*size)

@@ -33,6 +33,7 @@ def test_measures_real_files(folder: Path, tiny_bundle: Path, capsys: pytest.Cap
     out, err = capsys.readouterr()
     assert err.count("skipped") == 1 and "broken.png" in err and "2 pictures" in err
     made = json.loads(Path("out.json").read_text())
+    assert len(made["skipped"]) == 1 and "broken.png" in made["skipped"][0]
     assert made["qp"] == [0, 20, 40, 60] and list(made["pictures"]) == ["a.png", "b.png"]
     original = np.asarray(Image.open(folder / "b.png"))
     data = codec.encode(original, qp=40, model=tiny_bundle)
