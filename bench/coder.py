@@ -114,19 +114,13 @@ def read_passes(isa: str, bank: cpp_ext.TableBank, payload: tuple[bytes, int], p
 def shares() -> list[Row]:
     """Of whole calls in this process, pictures decoded and encoded in memory; medians of seven."""
     import codec
+    from codec import pipeline
     from codec.bundle import find
-    from codec.coding import code_latents
-    from codec.modes import Encode
-    from codec.pipeline import bank, padded
     from codec.runtime.native import NativeRuntime
 
-    picture, bundle = photograph(), find(None)
-    runtime = NativeRuntime(bundle, 0)
-    mode = Encode(
-        *runtime.analyse(padded(np.asarray(picture)), 32), bundle.config.slices, int(bundle.arrays["integer/skip"][0])
-    )
-    code_latents(runtime, mode, 32)
-    passes, tables_, isa = [Source(*p) for p in mode.passes], bank(runtime), ""
+    picture, runtime, isa = photograph(), NativeRuntime(find(None)), ""
+    mode = pipeline.quantize(np.asarray(picture), 32, runtime)
+    passes, tables_ = [Source(*p) for p in mode.passes], pipeline.bank(runtime)
     data, payload = codec.encode(picture, qp=32), code_passes(isa, tables_, passes)
 
     def seconds(work: Callable[[], Any]) -> float:
@@ -160,8 +154,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     names = [name for name in CODERS if args.only in name]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "benchmark.json"
-        options = ["-q", "-p", "no:cacheprovider", "--benchmark-json", str(file), "--benchmark-timer=time.thread_time"]
-        options += ["--benchmark-columns=min", "-k", args.only] if args.only else ["--benchmark-columns=min"]
+        options = ["-q", "-p", "no:cacheprovider", "-k", args.only, "--benchmark-columns=min"]
+        options += ["--benchmark-json", str(file), "--benchmark-timer=time.thread_time"]
         if pytest.main([str(Path(__file__).parent / "coder_timings.py"), *options]):
             raise ValueError("the timings failed: see above")
         timed = json.loads(file.read_text())["benchmarks"]

@@ -121,7 +121,7 @@ def _cached(path: Path, _written: int, kind: str, threads: int | None) -> Any:
 
 def _runtime(bundle: Bundle, kind: str, threads: int | None) -> Any:
     """Executors are kept: opening one costs more than coding a small picture."""
-    from codec.runtime.native import cores
+    from codec.runtime import cores
 
     if threads is not None:
         threads = min(threads, 4 * cores())  # beyond that they only cost, until there are none left to start

@@ -22,7 +22,7 @@ import click
 import codec
 from codec import files
 from codec.container import MAX_PIXELS
-from codec.errors import BadInput, CodecError, Corrupt
+from codec.errors import CodecError, Corrupt
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _PASS_ON: dict[str, Any] = {"help_option_names": [], "ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -181,56 +181,29 @@ def evaluate(
         qps = [-1]
     if not set(qps) <= set(range(codec.MAX_QP + 1)):
         raise click.BadParameter(f"{levels} is not a list like 0,18,36,63 of levels in 0..63", param_hint="'--qp'")
-    _evaluate(folder, qps, target, against, quiet, threads=threads, model=model)
-
-
-def _evaluate(
-    folder: Path, qps: list[int], target: str | None, against: tuple[str, ...], quiet: bool, **options: Any
-) -> None:
-    from importlib.util import find_spec
-
-    import rate
     from codec import evaluate as suite
     from codec.bundle import find
 
     if target is not None:
         files.check_target(target)
+    curves, similarity = suite.anchors(against, len(qps)), suite.knows_similarity()
+    with click.progressbar(
+        suite.pictures_in(folder), file=sys.stderr, hidden=quiet or not sys.stderr.isatty()
+    ) as pictures:
+        results, skipped = suite.evaluate(pictures, qps, similarity, model=model, threads=threads)
+    made = suite.report(results, skipped, find(model), curves)
     say = (lambda _: None) if quiet else _say
-    try:
-        anchors = {name: rate.read_curve(name) for name in against}
-    except ValueError as error:
-        raise BadInput(str(error)) from error
-    if against and len(qps) < rate.bdrate.MIN_POINTS:
-        raise BadInput(f"a BD-rate needs at least {rate.bdrate.MIN_POINTS} levels of --qp")
-    needed = {"pytorch_msssim": "MS-SSIM", **({"bjontegaard": "BD-rates"} if against else {})}
-    absent = [what for module, what in needed.items() if not find_spec(module)]
-    if "BD-rates" in absent:
-        raise CodecError("BD-rates need the package bjontegaard: pip install 'narrowbit[bench]'")
-    for what in absent:
-        say(f"note: no {what} without pip install 'narrowbit[bench]'")
-    skipped: list[str] = []
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    with click.progressbar(paths, file=sys.stderr, hidden=quiet or not sys.stderr.isatty()) as bar:
-        results = suite.evaluate(bar, qps, not absent, skipped.append, **options)
+    show = _say if target == files.STDIO else click.echo
     for line in skipped:
         say(f"skipped {line}")
-    count = len(results[qps[0]])
-    if not count:
-        raise BadInput(f"{folder} has no picture that can be coded")
-    made = suite.report(results, find(options["model"]), skipped)
-    show = _say if target == files.STDIO else click.echo
+    if not similarity:
+        say("note: no MS-SSIM without pip install 'narrowbit[bench]'")
     show("  qp  bit/pixel  PSNR, dB  MS-SSIM")
     for qp, bpp, quality, alike in zip(qps, made["bpp"], made["psnr"], made["ms_ssim"], strict=True):
         show(f"{qp:4} {bpp:10.4f} {quality:9.3f}  {'' if alike is None else f'{alike:7.5f}'}")
-    say(f"{count} pictures, averages of each")
-    for name, anchor in anchors.items():
-        try:
-            value = rate.bd_rate(anchor["bpp"], anchor["psnr"], made["bpp"], made["psnr"])
-            low, high = rate.psnr_overlap(anchor["psnr"], made["psnr"])
-        except ValueError as error:
-            raise CodecError(f"no BD-rate against {name}: {error}") from error
-        show(f"BD-rate against {name}: {value:+.2f} % over {low:.2f} to {high:.2f} dB")
-        made.setdefault("bd_rate", {})[name] = round(value, 3)
+    for name, bd in made.get("bd_rate", {}).items():
+        show(f"BD-rate against {name}: {bd['percent']:+.2f} % over {bd['from']:.2f} to {bd['to']:.2f} dB")
+    say(f"{len(made['pictures'])} pictures, averages of each")
     if target is not None:
         files.write(target, (json.dumps(made, indent=1) + "\n").encode())
 

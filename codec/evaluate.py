@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import codec
+import rate
 from codec import picture
 from codec.bundle import Bundle
-from codec.errors import CodecError
+from codec.errors import BadInput, CodecError
 from rate import bits_per_pixel, ms_ssim, psnr
 
 
@@ -31,6 +33,35 @@ class Point:
 Points = dict[str, Point]  # by picture
 
 
+def anchors(names: Iterable[str], levels: int) -> dict[str, rate.Curve]:
+    """Curve files that a BD-rate of so many levels can be given against, by name.
+
+    Raises OSError, BadInput for what cannot be, CodecError without the package that computes it.
+    """
+    found: dict[str, rate.Curve] = {}
+    for name in names:
+        if levels < rate.bdrate.MIN_POINTS:
+            raise BadInput(f"a BD-rate needs at least {rate.bdrate.MIN_POINTS} levels of --qp")
+        if not find_spec("bjontegaard"):
+            raise CodecError("BD-rates need the package bjontegaard: pip install 'narrowbit[bench]'")
+        try:
+            curve = found[name] = rate.read_curve(name)
+            rate.bd_rate(curve["bpp"], curve["psnr"], curve["bpp"], curve["psnr"])  # now, not after an hour's work
+        except ValueError as error:
+            raise BadInput(f"no BD-rate against {name}: {error}") from error
+    return found
+
+
+def knows_similarity() -> bool:
+    """Whether MS-SSIM can be computed here."""
+    return find_spec("pytorch_msssim") is not None
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Its files by name, without hidden ones and subfolders."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+
+
 def measure(source: picture.Picture, qp: int, similarity: bool, **options: Any) -> Point:
     """Encode, decode, compare. options: model and threads, as for codec.encode."""
     data = codec.encode(source, qp=qp, **options)
@@ -41,19 +72,20 @@ def measure(source: picture.Picture, qp: int, similarity: bool, **options: Any) 
 
 
 def evaluate(
-    paths: Iterable[Path], qps: list[int], similarity: bool, say: Callable[[str], None], **options: Any
-) -> dict[int, Points]:
-    """Points by QP, one picture after the other. Files that cannot be coded are told to `say` and left out."""
+    paths: Iterable[Path], qps: list[int], similarity: bool, **options: Any
+) -> tuple[dict[int, Points], list[str]]:
+    """Points by QP, one picture after the other; and a line for each file that cannot be coded and is left out."""
     results: dict[int, Points] = {qp: {} for qp in qps}
+    skipped = []
     for path in paths:
         try:
             source = picture.load(path)
         except (CodecError, OSError) as error:
-            say(str(error))
+            skipped.append(str(error))
             continue
         for qp in qps:
             results[qp][path.name] = measure(source, qp, similarity, **options)
-    return results
+    return results, skipped
 
 
 def averages(points: Points) -> tuple[float, float, float | None]:
@@ -63,10 +95,17 @@ def averages(points: Points) -> tuple[float, float, float | None]:
     return bpp, quality, statistics.fmean(alike) if alike else None
 
 
-def report(results: dict[int, Points], bundle: Bundle, skipped: list[str]) -> dict[str, Any]:
-    """For a JSON file that rate.read_curve takes as a curve: the averages, and every picture at every QP."""
+def report(
+    results: dict[int, Points], skipped: list[str], bundle: Bundle, against: dict[str, rate.Curve]
+) -> dict[str, Any]:
+    """For a JSON file that rate.read_curve takes as a curve: the averages, every picture at every QP, and BD-rates.
+
+    Raises BadInput without pictures, or where a curve shares no range with this one.
+    """
+    if not any(results.values()):
+        raise BadInput("; ".join(["the folder has no picture that can be coded", *skipped]))
     means = [averages(points) for points in results.values()]
-    return {
+    made: dict[str, Any] = {
         "suite": "evaluate",
         "source": f"{bundle.name} {bundle.entropy_id.hex()}",
         "command": " ".join(["codec", *sys.argv[1:]]),
@@ -85,3 +124,11 @@ def report(results: dict[int, Points], bundle: Bundle, skipped: list[str]) -> di
             for name in next(iter(results.values()))
         },
     }
+    for name, anchor in against.items():
+        try:
+            value = rate.bd_rate(anchor["bpp"], anchor["psnr"], made["bpp"], made["psnr"])
+            low, high = rate.psnr_overlap(anchor["psnr"], made["psnr"])
+        except ValueError as error:
+            raise BadInput(f"no BD-rate against {name}: {error}") from error
+        made.setdefault("bd_rate", {})[name] = {"percent": round(value, 3), "from": low, "to": high}
+    return made

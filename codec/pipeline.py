@@ -29,12 +29,18 @@ def bank(runtime: Any) -> cpp_ext.TableBank:
     return cpp_ext.TableBank(*(arrays[f"integer/tables/{n}"] for n in ("raw_bits", "sizes", "freqs")))
 
 
-def encode(picture: Picture, qp: int, runtime: Any) -> bytes:
-    height, width = picture.rgb.shape[:2]
+def quantize(rgb: NDArray[np.uint8], qp: int, runtime: Any) -> Encode:
+    """All symbols of a picture, uint8 [H, W, 3], ready to be written."""
     bundle = runtime.bundle
-    y, z = runtime.analyse(padded(picture.rgb), qp)
+    y, z = runtime.analyse(padded(rgb), qp)
     mode = Encode(y, z, bundle.config.slices, int(bundle.arrays["integer/skip"][0]))
     code_latents(runtime, mode, qp)
+    return mode
+
+
+def encode(picture: Picture, qp: int, runtime: Any) -> bytes:
+    height, width = picture.rgb.shape[:2]
+    bundle, mode = runtime.bundle, quantize(picture.rgb, qp, runtime)
     payload, lanes = mode.payload(bank(runtime))
     return pack(
         Container(width, height, qp, picture.grey, lanes, bundle.entropy_id, bundle.synthesis_id, mode.crc, payload)

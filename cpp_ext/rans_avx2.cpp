@@ -84,8 +84,7 @@ void encode_step8(__m256i& x, const uint32_t* intervals, const uint16_t* ids, ui
 }
 
 template <unsigned kLanes>
-uint16_t* encode(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states,
-                 uint16_t* word) {
+uint16_t* encode(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states, uint16_t* word) {
     const size_t whole = n - n % kLanes;
     // The last symbols, which are the first to be coded: they begin at lane 0 too.
     word = encode_steps<kLanes>(bank, ids + whole, n - whole, states, word);
@@ -117,7 +116,7 @@ void rank(const TableBank::Table* tables, const int16_t* symbols, const uint8_t*
         }
         marks[j / 32] = bits;
     }
-    rank_steps(tables, symbols, indexes, n, ids, marks, whole);
+    rank_rest(tables, symbols, indexes, n, ids, marks, whole);
 }
 
 void mark(const int16_t* symbols, const uint8_t* indexes, uint8_t first_raw, size_t n, uint32_t* marks) {
@@ -131,7 +130,7 @@ void mark(const int16_t* symbols, const uint8_t* indexes, uint8_t first_raw, siz
         const __m256i raw = _mm256_cmpeq_epi8(_mm256_max_epu8(index, first), index);
         marks[j / 32] = uint32_t(_mm256_movemask_epi8(_mm256_or_si256(escaped, raw)));
     }
-    mark_steps(symbols, indexes, first_raw, n, marks, whole);
+    mark_rest(symbols, indexes, first_raw, n, marks, whole);
 }
 
 const uint8_t* decode32(const TableBank::DecodeSlot* slots, const uint8_t* indexes, int16_t* symbols, size_t n,
@@ -150,8 +149,7 @@ const uint8_t* decode32(const TableBank::DecodeSlot* slots, const uint8_t* index
 
 }  // namespace
 
-uint16_t* encode8(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states,
-                  uint16_t* word) {
+uint16_t* encode8(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states, uint16_t* word) {
     return encode<8>(bank, ids, n, states, word);
 }
 

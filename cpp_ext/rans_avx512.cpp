@@ -51,8 +51,7 @@ void encode_step16(__m512i& x, const uint32_t* intervals, const uint16_t* ids, u
     x = _mm512_add_epi32(_mm512_slli_epi32(quotient, kProbBits), _mm512_add_epi32(rest, start));
 }
 
-uint16_t* encode32(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states,
-                   uint16_t* word) {
+uint16_t* encode32(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states, uint16_t* word) {
     const size_t whole = n - n % 32;
     word = encode_steps<32>(bank, ids + whole, n - whole, states, word);
     __m512i a = load512(states), b = load512(states + 16);
@@ -98,7 +97,7 @@ void rank(const TableBank::Table* tables, const int16_t* symbols, const uint8_t*
         }
         marks[j / 32] = bits;
     }
-    rank_steps(tables, symbols, indexes, n, ids, marks, whole);
+    rank_rest(tables, symbols, indexes, n, ids, marks, whole);
 }
 
 void mark(const int16_t* symbols, const uint8_t* indexes, uint8_t first_raw, size_t n, uint32_t* marks) {
@@ -108,7 +107,7 @@ void mark(const int16_t* symbols, const uint8_t* indexes, uint8_t first_raw, siz
     for (size_t j = 0; j < whole; j += 32)
         marks[j / 32] = _mm512_cmpeq_epi16_mask(load512(symbols + j), escape) |
                         _mm256_cmpge_epu8_mask(load256(indexes + j), first);
-    mark_steps(symbols, indexes, first_raw, n, marks, whole);
+    mark_rest(symbols, indexes, first_raw, n, marks, whole);
 }
 
 }  // namespace

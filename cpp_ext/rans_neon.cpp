@@ -64,8 +64,7 @@ void encode_step4(uint32x4_t& x, const uint32_t* intervals, const uint16_t* ids,
 }
 
 template <unsigned kLanes>
-uint16_t* encode(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states,
-                 uint16_t* word) {
+uint16_t* encode(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states, uint16_t* word) {
     constexpr unsigned kVectors = kLanes / 4;
     const size_t whole = n - n % kLanes;
     word = encode_steps<kLanes>(bank, ids + whole, n - whole, states, word);
@@ -91,11 +90,6 @@ const uint8_t* decode(const TableBank::DecodeSlot* slots, const uint8_t* indexes
     return decode_steps<kLanes>(slots, indexes + j, symbols + j, n - j, states, word, end);
 }
 
-void rank(const TableBank::Table* tables, const int16_t* symbols, const uint8_t* indexes, size_t n, uint16_t* ids,
-          uint32_t* marks) {
-    rank_steps(tables, symbols, indexes, n, ids, marks);
-}
-
 void mark(const int16_t* symbols, const uint8_t* indexes, uint8_t first_raw, size_t n, uint32_t* marks) {
     const size_t whole = n - n % 32;
     const int16x8_t escape = vdupq_n_s16(kEscape);
@@ -107,9 +101,9 @@ void mark(const int16_t* symbols, const uint8_t* indexes, uint8_t first_raw, siz
         if (vmaxvq_u8(largest) < first_raw && !vmaxvq_u16(escaped))
             marks[j / 32] = 0;
         else
-            mark_steps(symbols, indexes, first_raw, j + 32, marks, j);
+            mark_rest(symbols, indexes, first_raw, j + 32, marks, j);
     }
-    mark_steps(symbols, indexes, first_raw, n, marks, whole);
+    mark_rest(symbols, indexes, first_raw, n, marks, whole);
 }
 
 }  // namespace
@@ -118,7 +112,7 @@ extern const RansLoops kRansLoops;
 const RansLoops kRansLoops = {
     {encode_steps<1>, encode<4>, encode<8>, encode<32>},
     {decode_steps<1>, decode<4>, decode<8>, decode<32>},
-    rank,
+    rank_steps,
     mark,
 };
 

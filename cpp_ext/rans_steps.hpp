@@ -24,8 +24,7 @@ inline void encode_step(uint32_t& x, const TableBank::EncodeEntry& entry, uint16
 }
 
 template <unsigned kLanes>
-uint16_t* encode_steps(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states,
-                       uint16_t* word) {
+uint16_t* encode_steps(const TableBank& bank, const uint16_t* ids, size_t n, uint32_t* states, uint16_t* word) {
     const TableBank::EncodeEntry* const entries = bank.entries();
     uint32_t x[kLanes];
     for (unsigned lane = 0; lane < kLanes; ++lane) x[lane] = states[lane];
@@ -94,9 +93,9 @@ inline bool rank_step(const TableBank::Table& table, int16_t symbol, uint16_t& i
     return escape || table.raw_bits;
 }
 
-// From symbol `j` on, a multiple of 32.
-inline void rank_steps(const TableBank::Table* tables, const int16_t* symbols, const uint8_t* indexes, size_t n,
-                       uint16_t* ids, uint32_t* marks, size_t j = 0) {
+// What vectors left over, from symbol `j` on, a multiple of 32.
+inline void rank_rest(const TableBank::Table* tables, const int16_t* symbols, const uint8_t* indexes, size_t n,
+                      uint16_t* ids, uint32_t* marks, size_t j) {
     for (; j < n; j += 32) {
         uint32_t bits = 0;
         const size_t group = n - j < 32 ? n - j : 32;
@@ -106,8 +105,8 @@ inline void rank_steps(const TableBank::Table* tables, const int16_t* symbols, c
     }
 }
 
-inline void mark_steps(const int16_t* symbols, const uint8_t* indexes, uint8_t first_raw, size_t n, uint32_t* marks,
-                       size_t j = 0) {
+inline void mark_rest(const int16_t* symbols, const uint8_t* indexes, uint8_t first_raw, size_t n, uint32_t* marks,
+                      size_t j) {
     for (; j < n; j += 32) {
         uint32_t bits = 0;
         const size_t group = n - j < 32 ? n - j : 32;
@@ -115,6 +114,15 @@ inline void mark_steps(const int16_t* symbols, const uint8_t* indexes, uint8_t f
             bits |= uint32_t(symbols[j + i] == kEscape || indexes[j + i] >= first_raw) << i;
         marks[j / 32] = bits;
     }
+}
+
+inline void rank_steps(const TableBank::Table* tables, const int16_t* symbols, const uint8_t* indexes, size_t n,
+                       uint16_t* ids, uint32_t* marks) {
+    rank_rest(tables, symbols, indexes, n, ids, marks, 0);
+}
+
+inline void mark_steps(const int16_t* symbols, const uint8_t* indexes, uint8_t first_raw, size_t n, uint32_t* marks) {
+    mark_rest(symbols, indexes, first_raw, n, marks, 0);
 }
 
 }  // namespace

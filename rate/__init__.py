@@ -4,11 +4,12 @@ Importing this package needs numpy and nothing else; `bd_rate` and `ms_ssim` imp
 """
 
 from .bdrate import bd_rate, psnr_overlap
-from .data import DataMissing, data_dir, published_curve, published_curves, read_curve
+from .data import Curve, DataMissing, data_dir, published_curve, read_curve
 from .entropy import bits_per_pixel, entropy_bits, gaussian_bits
 from .metrics import ms_ssim, psnr
 
 __all__ = [
+    "Curve",
     "DataMissing",
     "bd_rate",
     "bits_per_pixel",
@@ -19,6 +20,5 @@ __all__ = [
     "psnr",
     "psnr_overlap",
     "published_curve",
-    "published_curves",
     "read_curve",
 ]

@@ -15,7 +15,7 @@ class DataMissing(FileNotFoundError):
 
 
 class Curve(TypedDict):
-    """One published curve: bits per pixel and RGB PSNR in dB, point by point, and the file that stated them."""
+    """One curve: bits per pixel and RGB PSNR in dB, point by point, and the file that stated them."""
 
     bpp: list[float]
     psnr: list[float]
@@ -36,24 +36,18 @@ def data_dir(cli_value: str | os.PathLike[str] | None = None) -> Path:
     return path
 
 
-def published_curves(data: Path) -> dict[str, dict[str, Curve]]:
-    """All published curves of <data>/rd/rd_summary.json, by picture set ("kodak", ...) and codec ("compressai/vtm").
+def published_curve(data: Path, codec: str, pictures: str = "kodak") -> Curve:
+    """One curve of <data>/rd/rd_summary.json, by codec ("compressai/vtm") and picture set.
 
-    Raises DataMissing where the file is absent.
+    Raises DataMissing for an absent file, KeyError for an unknown set or codec.
     """
     path = data / "rd" / "rd_summary.json"
     if not path.is_file():
         raise DataMissing(f"no published curves: {path} is missing")
-    curves: dict[str, dict[str, Curve]] = json.loads(path.read_text(encoding="utf-8"))
-    return curves
-
-
-def published_curve(data: Path, codec: str, pictures: str = "kodak") -> Curve:
-    """One curve of `published_curves`. Raises DataMissing for an absent file, KeyError for an unknown set or codec."""
-    curves = published_curves(data)
-    if codec not in curves.get(pictures, {}):
-        raise KeyError(f"no published curve of {codec!r} on {pictures!r}")
-    return curves[pictures][codec]
+    try:
+        return read_curve(f"{path}:{pictures}/{codec}")
+    except ValueError as error:
+        raise KeyError(f"no published curve of {codec!r} on {pictures!r}") from error
 
 
 def read_curve(path: str | os.PathLike[str]) -> Curve:

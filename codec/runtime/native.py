@@ -3,20 +3,14 @@ codes one picture spends its time on the picture."""
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
 from codec.bundle import Bundle
 from codec.errors import BadInput
 from codec.ops.native import NativeOps, real
+from codec.runtime import cores
 from codec.runtime.walk import Floats, Walk
 from cpp_ext import _layers
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class NativeRuntime(Walk):

@@ -120,3 +120,28 @@ def test_coder_suite(tmp_path: Path) -> None:
         assert -2 < values[f"coder/ours/overhead/{source}"][0] < 2  # 20 000 symbols are not their expectation
     assert values["coder/ours/scalar/pass/decode"][1] == "ns" and 0 < values["coder/share/decode"][0] < 20
     assert set(result["libraries"]) == {"compressai", "constriction", "torchac"}
+
+
+def test_train_suite(tmp_path: Path) -> None:
+    """Real steps of the smallest network, by our loops and by torch's operators; both leave finite weights."""
+    pytest.importorskip("torch")
+    file = tmp_path / "train.json"
+    assert main(["train", "--model", "tiny", "--steps", "1", "--threads", "1", "--json", str(file)]) == 0
+    values = {r["name"].removeprefix("train/tiny/"): r["value"] for r in json.loads(file.read_text())["rows"]}
+    assert set(values) == {"crops-per-s", "trunk/crops-per-s", "eager/crops-per-s", "vs-eager"}
+    assert all(value > 0 for value in values.values())
+    assert values["vs-eager"] == pytest.approx(values["crops-per-s"] / values["eager/crops-per-s"], rel=0.05)
+
+
+def test_rounding_suite(tmp_path: Path) -> None:
+    """The shipped weights on one held-out picture: integers move the curve a little, not by an order."""
+    data = pytest.importorskip("skimage.data")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(8):
+        Image.fromarray(data.astronaut()[number : number + 400, :400]).save(photos / f"{number}.png")
+    file = tmp_path / "rounding.json"
+    assert main(["rounding", "--data", str(tmp_path), "--json", str(file)]) == 0
+    values = {r["name"].removeprefix("rounding/mlicv2-s/"): r["value"] for r in json.loads(file.read_text())["rows"]}
+    assert values["float/qp20/bpp"] != values["integer/qp20/bpp"]
+    assert abs(values["bd-rate"]) < 10

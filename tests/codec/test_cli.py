@@ -1,6 +1,5 @@
 """The `codec` command as its users meet it: exit codes, one-line errors, whole files or none."""
 
-import io
 import json
 import os
 import signal
@@ -9,30 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 import codec
 from codec.cli import main
-from codec.container import Container, pack
-
-ROOT = Path(__file__).resolve().parents[2]
-ORPHAN = pack(Container(768, 512, 32, False, 8, b"\x01\x02\x03\x04", b"\x05\x06", 0, b"a model nobody has"))
-HEAVY = ("numpy", "onnxruntime", "PIL", "torch", "compressai")
-
-need_bundle = pytest.mark.skipif(not codec.installed_models(), reason="no model bundle is installed")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory but for two inputs: a.png, 96x64, and orphan.mlic, of an unknown model."""
-    monkeypatch.chdir(tmp_path)
-    rows, columns = np.mgrid[0:64, 0:96]
-    rgb = np.stack([rows * 4, columns * 2, (rows + columns) % 64], axis=2).astype(np.uint8)
-    Image.fromarray(rgb).save("a.png")
-    Path("orphan.mlic").write_bytes(ORPHAN)
-    return tmp_path
+from tests.codec.commands import HEAVY, ORPHAN, ROOT, fails, python
 
 
 @pytest.fixture
@@ -46,25 +27,6 @@ def fake_encoder(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple, dict]]:
 
     monkeypatch.setattr(codec, "encode", encode)
     return calls
-
-
-def fails(capsys: pytest.CaptureFixture[str], code: int, *argv: str) -> str:
-    """Run, expect `code` and one line on stderr; returns that line's message."""
-    before = sorted(os.listdir())
-    assert main(list(argv)) == code
-    _out, err = capsys.readouterr()
-    assert err.startswith("codec: error: ") and err.count("\n") == 1 and "Traceback" not in err
-    assert sorted(os.listdir()) == before
-    return err.removeprefix("codec: error: ").rstrip()
-
-
-def python(script: str, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", script, *argv]
-    return subprocess.run(command, env=env, text=True, capture_output=True, timeout=60, **options)
-
-
-# Without any model
 
 
 @pytest.mark.parametrize("command", ["", "encode", "decode", "info", "verify", "models"])
@@ -292,105 +254,6 @@ def test_train_and_export_pass_everything_on(
     assert f"`codec {command}` needs PyTorch" in fails(capsys, 1, command)
 
 
-# With a model
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A .mlic file of 96x64 pixels at QP 20."""
-    folder = tmp_path_factory.mktemp("sample")
-    rows, columns = np.mgrid[0:64, 0:96]
-    rgb = np.stack([rows * 4, columns * 2, (rows + columns) % 64], axis=2).astype(np.uint8)
-    Image.fromarray(rgb).save(folder / "a.png")
-    assert main(["encode", str(folder / "a.png"), str(folder / "a.mlic"), "--qp", "20", "--quiet"]) == 0
-    return (folder / "a.mlic").read_bytes()
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)))
-
-
-@need_bundle
-def test_round_trip_through_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["encode", "a.png", "b.mlic", "-q", "80"]) == 0
-    assert ", q 80 (qp 50), " in capsys.readouterr().err
-    assert main(["verify", "b.mlic"]) == 0
-    assert main(["decode", "b.mlic", "c.png"]) == 0
-    assert "b.mlic -> c.png: 96x64, " in capsys.readouterr().err
-    first, last = pixels(Path("a.png").read_bytes()), pixels(Path("c.png").read_bytes())
-    assert first.shape == last.shape and np.abs(first.astype(int) - last).mean() < 12
-    assert sorted(os.listdir()) == ["a.png", "b.mlic", "c.png", "orphan.mlic"]
-
-
-@need_bundle
-def test_round_trip_through_pipes(
-    here: Path, sample: bytes, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def piped(argv: list[str], data: bytes) -> bytes:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-        assert main(argv) == 0
-        return capsysbinary.readouterr().out
-
-    assert piped(["encode", "-", "-", "--qp", "20"], Path("a.png").read_bytes()) == sample
-    assert b'"width": 96' in piped(["info", "-", "--json"], sample)
-    piped(["verify", "-"], sample)
-    decoded = piped(["decode", "-", "-"], sample)
-    Path("b.mlic").write_bytes(sample)
-    assert main(["decode", "b.mlic", "b.ppm"]) == 0
-    assert (pixels(decoded) == pixels(Path("b.ppm").read_bytes())).all()
-
-
-@need_bundle
-def test_the_number_of_threads_changes_nothing(here: Path, sample: bytes) -> None:
-    for threads in ("1", "2"):
-        assert main(["encode", "a.png", f"{threads}.mlic", "--qp", "20", "-j", threads]) == 0
-        assert Path(f"{threads}.mlic").read_bytes() == sample
-        assert main(["verify", f"{threads}.mlic", "-j", threads]) == 0
-
-
-@need_bundle
-def test_grey_stays_grey(here: Path) -> None:
-    Image.open("a.png").convert("L").save("g.png")
-    assert main(["encode", "g.png", "g.mlic"]) == 0
-    assert main(["decode", "g.mlic", "h.png"]) == 0
-    assert Image.open("h.png").mode == "L"
-
-
-@need_bundle
-def test_info_names_the_model(here: Path, sample: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("b.mlic").write_bytes(sample)
-    assert main(["info", "b.mlic", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert (facts["model"], facts["model_id"]) in [(m["name"], m["model_id"][:8]) for m in codec.installed_models()]
-    assert facts["bytes"] == len(sample) and facts["bpp"] == pytest.approx(8 * len(sample) / (96 * 64), rel=0.01)
-
-
-@need_bundle
-@pytest.mark.parametrize("command", ["verify b.mlic", "decode b.mlic b.png", "info b.mlic"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "append"])
-def test_a_damaged_payload(
-    here: Path, sample: bytes, capsys: pytest.CaptureFixture[str], command: str, damage: str
-) -> None:
-    flipped = sample[:-3] + bytes([sample[-3] ^ 16]) + sample[-2:]
-    Path("b.mlic").write_bytes({"flip": flipped, "cut": sample[:-3], "append": sample + b"\0"}[damage])
-    start = time.perf_counter()
-    fails(capsys, 5, *command.split())
-    assert time.perf_counter() - start < 1
-
-
-@need_bundle
-def test_decoding_never_loads_torch(here: Path, sample: bytes) -> None:
-    Path("b.mlic").write_bytes(sample)
-    script = (
-        "import sys; from codec.cli import main;"
-        "code = main(['encode', 'a.png', 'c.mlic']) or main(['decode', 'b.mlic', 'b.png']);"
-        "code = code or main(['verify', 'b.mlic']);"
-        "sys.exit(code or [m for m in ('torch', 'compressai') if m in sys.modules] != [])"
-    )
-    done = python(script)
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_input_is_never_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = Path("a.png").read_bytes()
     Path("link.mlic").symlink_to("a.png")
@@ -398,26 +261,6 @@ def test_the_input_is_never_overwritten(here: Path, capsys: pytest.CaptureFixtur
     assert "is the input itself" in fails(capsys, 1, "encode", "a.png", "link.mlic")
     assert "is the input itself" in fails(capsys, 1, "decode", "link.mlic", "a.png")
     assert Path("a.png").read_bytes() == before
-
-
-@need_bundle
-def test_any_number_of_threads(here: Path) -> None:
-    assert main(["encode", "a.png", "one.mlic", "-j", "1", "--quiet"]) == 0
-    assert main(["encode", "a.png", "many.mlic", "-j", "99999999999", "--quiet"]) == 0
-    assert Path("one.mlic").read_bytes() == Path("many.mlic").read_bytes()
-
-
-@need_bundle
-def test_the_torch_runtime_without_torch(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script = """
-import sys
-sys.modules["torch"] = None
-from codec.cli import main
-main(["encode", "a.png", "a.mlic", "--quiet"])
-sys.exit(main(["decode", "a.mlic", "b.png", "--runtime", "torch"]))
-"""
-    run = python(script, cwd=here)
-    assert run.returncode == 1 and run.stderr.count("\n") == 1 and "needs PyTorch" in run.stderr
 
 
 def test_an_unbuffered_pipe_gets_every_byte(here: Path) -> None:

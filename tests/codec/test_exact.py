@@ -156,15 +156,10 @@ def test_an_unknown_instruction_set_is_one_line(tiny_bundle: Path, tmp_path: Pat
 @pytest.mark.parametrize("qp", [5, 32, 60])
 def test_file_size_is_the_analytic_rate(bundle: Bundle, photo: NDArray, qp: int) -> None:
     """Against the discretised Gaussians of the integer parameters, not against the coder's own tables."""
-    from codec.coding import code_latents
-    from codec.modes import Encode
     from codec.tables import scale
 
     rgb, runtime = photo[:256, :384], OnnxRuntime(bundle)
-    mode = Encode(
-        *runtime.analyse(pipeline.padded(rgb), qp), bundle.config.slices, int(bundle.arrays["integer/skip"][0])
-    )
-    code_latents(runtime, mode, qp)
+    mode = pipeline.quantize(rgb, qp, runtime)
     sigmas = np.array([scale(i) for i in range(64)])
     ideal = sum(gaussian_bits(s, 0.0, sigmas[i]).sum() for s, i in mode.passes) / 8
     size = len(pipeline.encode(Picture(rgb), qp, runtime))

@@ -80,14 +80,8 @@ def test_z_earns_its_bits(photo: NDArray) -> None:
 
 def test_lanes_cost_next_to_nothing(photo: NDArray) -> None:
     """The lanes chosen for a file of about 4 KB against a single one."""
-    from codec.coding import code_latents
-    from codec.modes import Encode
-
-    bundle = find(None)
-    runtime, skip = NativeRuntime(bundle), int(bundle.arrays["integer/skip"][0])
-    mode = Encode(*runtime.analyse(pipeline.padded(photo), 6), bundle.config.slices, skip)
-    code_latents(runtime, mode, 6)
-    bank = pipeline.bank(runtime)
+    runtime = NativeRuntime(find(None))
+    mode, bank = pipeline.quantize(photo, 6, runtime), pipeline.bank(runtime)
     payload, lanes = mode.payload(bank)
     single = cpp_ext.Encoder(bank, 1)
     for symbols, indexes in mode.passes:

@@ -1,6 +1,5 @@
 """The rANS coder from outside: exact round trips, fixed bytes, and no payload that can hurt."""
 
-import functools
 import hashlib
 import threading
 
@@ -11,64 +10,20 @@ from hypothesis import strategies as st
 
 import cpp_ext
 from codec import tables
-
-LANES = (1, 4, 8, 32)
-lanes_of = pytest.mark.parametrize("lanes", LANES)
-
-# Written out, so that golden bytes depend on the coder alone. Table 2 holds nothing but the escape.
-RAW_BITS = [0, 2, 0, 8, 0]
-FREQS = [[3000, 500, 500, 90, 6], [1024, 1024, 900, 900, 100, 100, 48], [4096], [2000, 2000, 96], [1, 4095]]
-
-
-def make_bank(raw_bits=RAW_BITS, freqs=FREQS):
-    sizes = np.array([len(f) for f in freqs], np.uint16)
-    return cpp_ext.TableBank(np.array(raw_bits, np.uint8), sizes, np.concatenate(freqs).astype(np.uint16))
-
-
-BANK = make_bank()
-
-
-@functools.cache
-def gaussian_bank():
-    return cpp_ext.TableBank(**tables.build())
-
-
-def encode(passes, lanes, bank=BANK, isa=""):
-    encoder = cpp_ext.Encoder(bank, lanes, isa)
-    for symbols, indexes in passes:
-        encoder.put(np.array(symbols, np.int16), np.array(indexes, np.uint8))
-    return encoder.finish()
-
-
-def decode(payload, passes, lanes, bank=BANK, isa=""):
-    """Symbols of every pass; only the indexes of `passes` are read."""
-    decoder = cpp_ext.Decoder(bank, payload, lanes, isa)
-    decoded = [decoder.get(np.array(indexes, np.uint8)) for _, indexes in passes]
-    decoder.finish()
-    return decoded
-
-
-def assert_round_trip(passes, lanes, bank=BANK):
-    payload = encode(passes, lanes, bank)
-    for (symbols, _), decoded in zip(passes, decode(payload, passes, lanes, bank), strict=True):
-        assert decoded.dtype == np.int16
-        np.testing.assert_array_equal(decoded, symbols)
-    return payload
-
-
-def ramp(n=100):
-    """A fixed input without a random generator: two passes over all tables, small symbols and escapes."""
-    j = np.arange(n)
-    symbols = (j * j * 7 % 23 - 11) * np.where(j % 10 == 9, 500, 1)
-    return [(symbols[:33], j[:33] % 5), (symbols[33:], j[33:] % 5)]
-
-
-GOLDEN = {
-    1: "022494d9521c8e5e87a6027757a2d7c3e4bbde9b2da30785e0fc72f1aea2e2e8",
-    4: "bfa3cad75c64b1286ca8200ab4a652e88b262055991d45cc435e327a6c8c4000",
-    8: "c28c57363ccd14e9d0cf226df2adb737e077fe68710c981c2f04361a48c940ee",
-    32: "691bf0c7967cc8186489fe13eec4191432b8cbf0a6f82df3376a687931137729",
-}
+from tests.cpp_ext.streams import (
+    BANK,
+    FREQS,
+    GOLDEN,
+    LANES,
+    RAW_BITS,
+    assert_round_trip,
+    decode,
+    encode,
+    gaussian_bank,
+    lanes_of,
+    make_bank,
+    ramp,
+)
 
 
 def reference_decode(payload, passes, lanes):
@@ -184,65 +139,6 @@ def test_any_bank_round_trips(tables_, lanes, seed):
     indexes = rng.integers(0, len(tables_[1]), 500)
     symbols = np.clip(rng.standard_cauchy(500) * 10, -32768, 32767).astype(np.int16)
     assert_round_trip([(symbols, indexes)], lanes, make_bank(*tables_))
-
-
-# --- instruction sets: the same bytes from all, and all read them
-
-SETS = cpp_ext.instruction_sets()
-
-
-def sizes_that_matter(lanes):
-    """Passes that end before, at and after every boundary that a vector or a block could have."""
-    sizes = sorted({0, 1, 2, *(k * lanes + d for k in (1, 2, 5) for d in (-1, 0, 1)), 31, 32, 33, 4095, 4096, 4097})
-    rng = np.random.default_rng(lanes)
-    for n in sizes:
-        yield np.clip(rng.standard_cauchy(n) * 2, -32768, 32767).astype(np.int16), rng.integers(0, len(FREQS), n)
-
-
-@lanes_of
-@pytest.mark.parametrize("writer", SETS)
-def test_instruction_sets_write_the_same_bytes(writer, lanes):
-    assert hashlib.sha256(encode(ramp(), lanes, isa=writer)).hexdigest() == GOLDEN[lanes]
-    passes = list(sizes_that_matter(lanes))
-    assert encode(passes, lanes, isa=writer) == encode(passes, lanes, isa="scalar")
-
-
-@lanes_of
-@pytest.mark.parametrize("reader", SETS)
-@pytest.mark.parametrize("writer", SETS)
-def test_every_instruction_set_reads_every_other(writer, reader, lanes):
-    passes = list(sizes_that_matter(lanes))
-    payload = encode(passes, lanes, isa=writer)
-    for (symbols, _), decoded in zip(passes, decode(payload, passes, lanes, isa=reader), strict=True):
-        np.testing.assert_array_equal(decoded, symbols)
-
-
-@lanes_of
-@pytest.mark.parametrize("isa", SETS)
-def test_every_instruction_set_finds_truncation(isa, lanes):
-    passes = [(np.tile(ramp()[0][0], 5), np.tile(ramp()[0][1], 5))]
-    payload = encode(passes, lanes)
-    for size in range(len(payload)):
-        with pytest.raises(cpp_ext.CorruptStream):
-            decode(payload[:size], passes, lanes, isa=isa)
-
-
-@pytest.mark.parametrize("isa", SETS)
-def test_every_instruction_set_divides_exactly(isa):
-    """Tables {f, 4096 - f} for all f: vectors estimate quotients in single precision."""
-    rng = np.random.default_rng(2)
-    for begin in range(1, 4096, 256):
-        of = range(begin, min(begin + 256, 4096))
-        bank = make_bank([0] * len(of), [[f, tables.TOTAL - f] for f in of])
-        indexes = rng.integers(0, len(bank), 20000)
-        passes = [(np.where(rng.random(20000) < (indexes + begin) / 4096, 0, -1), indexes)]
-        assert encode(passes, 32, bank, isa) == encode(passes, 32, bank, "scalar")
-
-
-def test_an_unknown_instruction_set_is_refused():
-    for make in (lambda isa: cpp_ext.Encoder(BANK, 1, isa), lambda isa: cpp_ext.Decoder(BANK, b"", 1, isa)):
-        with pytest.raises(ValueError, match="z80 is not scalar, avx2, avx512 or neon"):
-            make("z80")
 
 
 @lanes_of

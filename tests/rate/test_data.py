@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rate import DataMissing, data_dir, published_curve, published_curves
+from rate import DataMissing, data_dir, published_curve
 
 
 def test_the_option_wins_over_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,7 +23,7 @@ def test_missing_data_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(DataMissing, match="--data names"):
         data_dir(tmp_path / "absent")
     with pytest.raises(DataMissing, match=r"rd_summary\.json"):
-        published_curves(tmp_path)
+        published_curve(tmp_path, "a")
 
 
 def test_published_curve(tmp_path: Path) -> None:

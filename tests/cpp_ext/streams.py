@@ -1,0 +1,67 @@
+"""What the tests of the coder share: a bank written out, streams, and the bytes they must become."""
+
+import functools
+
+import numpy as np
+import pytest
+
+import cpp_ext
+from codec import tables
+
+LANES = (1, 4, 8, 32)
+lanes_of = pytest.mark.parametrize("lanes", LANES)
+
+# Written out, so that golden bytes depend on the coder alone. Table 2 holds nothing but the escape.
+RAW_BITS = [0, 2, 0, 8, 0]
+FREQS = [[3000, 500, 500, 90, 6], [1024, 1024, 900, 900, 100, 100, 48], [4096], [2000, 2000, 96], [1, 4095]]
+
+
+def make_bank(raw_bits=RAW_BITS, freqs=FREQS):
+    sizes = np.array([len(f) for f in freqs], np.uint16)
+    return cpp_ext.TableBank(np.array(raw_bits, np.uint8), sizes, np.concatenate(freqs).astype(np.uint16))
+
+
+BANK = make_bank()
+
+
+@functools.cache
+def gaussian_bank():
+    return cpp_ext.TableBank(**tables.build())
+
+
+def encode(passes, lanes, bank=BANK, isa=""):
+    encoder = cpp_ext.Encoder(bank, lanes, isa)
+    for symbols, indexes in passes:
+        encoder.put(np.array(symbols, np.int16), np.array(indexes, np.uint8))
+    return encoder.finish()
+
+
+def decode(payload, passes, lanes, bank=BANK, isa=""):
+    """Symbols of every pass; only the indexes of `passes` are read."""
+    decoder = cpp_ext.Decoder(bank, payload, lanes, isa)
+    decoded = [decoder.get(np.array(indexes, np.uint8)) for _, indexes in passes]
+    decoder.finish()
+    return decoded
+
+
+def assert_round_trip(passes, lanes, bank=BANK):
+    payload = encode(passes, lanes, bank)
+    for (symbols, _), decoded in zip(passes, decode(payload, passes, lanes, bank), strict=True):
+        assert decoded.dtype == np.int16
+        np.testing.assert_array_equal(decoded, symbols)
+    return payload
+
+
+def ramp(n=100):
+    """A fixed input without a random generator: two passes over all tables, small symbols and escapes."""
+    j = np.arange(n)
+    symbols = (j * j * 7 % 23 - 11) * np.where(j % 10 == 9, 500, 1)
+    return [(symbols[:33], j[:33] % 5), (symbols[33:], j[33:] % 5)]
+
+
+GOLDEN = {
+    1: "022494d9521c8e5e87a6027757a2d7c3e4bbde9b2da30785e0fc72f1aea2e2e8",
+    4: "bfa3cad75c64b1286ca8200ab4a652e88b262055991d45cc435e327a6c8c4000",
+    8: "c28c57363ccd14e9d0cf226df2adb737e077fe68710c981c2f04361a48c940ee",
+    32: "691bf0c7967cc8186489fe13eec4191432b8cbf0a6f82df3376a687931137729",
+}
