@@ -155,15 +155,18 @@ std::vector<uint8_t> Encoder::finish() {
         word = loops_.encode[position_](bank_, pass->ids.get(), pass->size, states.data(), word);
 
     put_bits(0, (8 - bit_count_) % 8);
-    payload.reserve(10 + 4 * lanes_ + 2 * size_t(words_end - word) + side_.size());
+    const auto n_words = size_t(words_end - word);
+    payload.reserve(10 + 4 * lanes_ + 2 * n_words + side_.size());
     size_t length = side_.size();
     for (; length >= 0x80; length >>= 7) payload.push_back(uint8_t(length | 0x80));
     payload.push_back(uint8_t(length));
     for (unsigned lane = 0; lane < lanes_; ++lane)
         for (unsigned shift = 0; shift < 32; shift += 8) payload.push_back(uint8_t(states[lane] >> shift));
-    for (; word != words_end; ++word) {
-        payload.push_back(uint8_t(*word));
-        payload.push_back(uint8_t(*word >> 8));
+    payload.resize(payload.size() + 2 * n_words);
+    uint8_t* bytes = payload.data() + payload.size() - 2 * n_words;
+    for (size_t i = 0; i < n_words; ++i) {  // a copy, where bytes are in this order
+        bytes[2 * i] = uint8_t(word[i]);
+        bytes[2 * i + 1] = uint8_t(word[i] >> 8);
     }
     payload.insert(payload.end(), side_.begin(), side_.end());
     return payload;
