@@ -10,13 +10,13 @@ from pathlib import Path
 from .report import write
 
 SUITES = {
-    "kodak": "rate-distortion of our codec against its peers, BD-rate",
+    "rd": "codecs against each other on your pictures: BD-rates, speed, a page to look at",
+    "all": "every table of the README again",
     "learning": "BD-rate of bundles from different moments of training",
     "process": "seconds and memory of codec encode and codec decode as whole processes",
     "coder": "speed and bytes of entropy coders: ours, CompressAI's, constriction, torchac",
     "train": "crops a second of codec train, against torch's own operators",
     "rounding": "what the integers of the entropy path cost",
-    "peers": "JPEG, WebP and AVIF alone, to be reused by kodak --peers",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report
 
 

@@ -21,8 +21,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rate import bits_per_pixel, psnr
 
-from .measure import PEERS, Picture, Point, measure
+from . import codecs
+from .measure import Picture, Point, measure
 
+PEERS = ("jpeg", "webp", "avif")
 CAPTION = 34  # pixels of height
 ZOOM = 3
 SLOPE = 0.2  # dB per quality step, roughly, of all three peers
@@ -68,24 +70,25 @@ def ours(original: Path, folder: Path, quality: float) -> tuple[Point, Picture]:
     before, after = (Image.open(path).convert("RGB") for path in (original, decoded))
     size = coded.stat().st_size
     bpp = bits_per_pixel(size, *before.size)
-    return Point(size, bpp, psnr(np.asarray(before), np.asarray(after)), encode_s, decode_s), after
+    alike = {"psnr": psnr(np.asarray(before), np.asarray(after))}
+    return Point(size, bpp, encode_s, decode_s, alike), after
 
 
 def at_psnr(picture: Picture, name: str, target: float) -> tuple[int, Point]:
     """The lowest quality (0..100) at which a peer reaches `target` dB, or 100, and what it gives there."""
-    seen: dict[int, Point] = {}
+    codec, seen = codecs.find((name,)), {}
     low, high, guess = 0, 100, 50  # bisection would take seven AVIF files, a step along the slope takes three or four
     while low < high:
-        seen[guess] = measure(picture, PEERS[name], guess)
+        seen[guess] = measure(picture, codec, guess)
         missing = target - seen[guess].psnr
         low, high = (low, guess) if missing <= 0 else (guess + 1, high)
         guess = max(low, min(guess + math.ceil(missing / SLOPE), high - 1))
-    return high, seen.get(high) or measure(picture, PEERS[name], high)
+    return high, seen.get(high) or measure(picture, codec, high)
 
 
 def jpeg_of_size(picture: Picture, size: int) -> tuple[int, bytes]:
     """Quality and file of the best JPEG of at most `size` bytes (of quality 1 where all are larger)."""
-    jpeg = PEERS["jpeg"]
+    jpeg = codecs.find(("jpeg",))
     quality = smallest(2, 101, lambda q: len(jpeg.encode(picture, q)) > size) - 1
     return quality, jpeg.encode(picture, quality)
 

@@ -17,9 +17,13 @@ ROOT = Path(__file__).parent.parent
 NAMES = {
     "mlicpp": "MLIC++ (published)",
     "vtm": "VTM 9.1 (published)",
-    "avif": "AVIF",
+    "avif": "AVIF (aom)",
+    "avif-svt": "AVIF (SVT-AV1)",
+    "heic": "HEIC (x265)",
+    "jxl": "JPEG XL",
     "ours": "**mlicv2-s**",
     "webp": "WebP",
+    "jpeg2000": "JPEG 2000",
     "jpeg": "JPEG",
 }
 
@@ -32,32 +36,31 @@ def source(result: dict[str, Any]) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The Markdown of one result of the suite `kodak`."""
-    values: dict[str, float | None] = {r["name"].split("/", 1)[1]: r["value"] for r in result["rows"]}
+    """The Markdown of one result of the suite `rd`."""
+    values: dict[str, float | None] = {r["name"].removeprefix("rd/"): r["value"] for r in result["rows"]}
 
     def percent(codec: str, anchor: str) -> str:
-        value = values.get(f"bd-rate/{codec}-vs-{anchor}")
+        value = values.get(f"{codec}/bdrate/{anchor}")
         return "" if value is None else f"{value:+.1f} %"
 
     lines = ["| QP | bit/pixel | PSNR, dB | encode, s | decode, s |", "|---:|---:|---:|---:|---:|"]
     for name in values:
         if at := re.fullmatch(r"ours/qp(\d+)/bpp", name):
-            cells = [values[f"ours/qp{at[1]}/{what}"] or 0.0 for what in ("bpp", "psnr", "encode", "decode")]
+            cells = [values[f"ours/qp{at[1]}/{what}"] or 0.0 for what in ("bpp", "psnr", "encode_s", "decode_s")]
             lines.append("| {} | {:.3f} | {:.2f} | {:.2f} | {:.2f} |".format(at[1], *cells))
     lines += ["", "| codec | BD-rate against VTM | mlicv2-s against it | compared over |", "|---|---:|---:|---:|"]
     for codec, name in NAMES.items():
-        low, high = (values.get(f"bd-rate/ours-vs-{codec}/{end}") for end in ("from", "to"))
+        if codec not in {c["name"] for c in result["codecs"]} | set(result["published"]):
+            continue
+        low, high = (values.get(f"ours/bdrate/{codec}/{end}") for end in ("from", "to"))
         over = "" if low is None or high is None else f"{low:.1f} to {high:.1f} dB"
         lines.append(f"| {name} | {percent(codec, 'vtm')} | {percent('ours', codec)} | {over} |")
-    peers = result["peers"]
-    settings = "; ".join(f"{codec}: {how}" for codec, how in peers["settings"].items())
-    versions = ", ".join(f"{name} {version}" for name, version in peers["libraries"].items())
-    lines += [
-        "",
-        f"{result['pictures']} pictures; real file sizes, RGB PSNR, both averaged per level; times are wall clock, "
-        "median per picture. BD-rate: percent more (+) or fewer (-) bits at equal PSNR, PCHIP over log-rate. "
-        f"Peers through Pillow ({settings}; {versions}). Source: {source(result)}.",
-    ]
+    peers = "; ".join(
+        f"{c['name']}: {c['settings']}, {c['version']}"
+        for c in result["codecs"]
+        if c["name"] != "ours" and not c["absent"]
+    )
+    lines += ["", *(f"* {rule}" for rule in result["rules"]), "", f"{peers}.", "", f"Source: {source(result)}."]
     return "\n".join(lines)
 
 
@@ -120,7 +123,7 @@ def coder(result: dict[str, Any]) -> str:
 
 
 TABLES = {
-    "rd-table": ("kodak", table),
+    "rd-table": ("rd", table),
     "learning": ("learning", learning),
     "process": ("process", process),
     "coder": ("coder", coder),

@@ -125,10 +125,10 @@ def report(
         },
     }
     for name, anchor in against.items():
-        try:
-            value = rate.bd_rate(anchor["bpp"], anchor["psnr"], made["bpp"], made["psnr"])
-            low, high = rate.psnr_overlap(anchor["psnr"], made["psnr"])
-        except ValueError as error:
-            raise BadInput(f"no BD-rate against {name}: {error}") from error
-        made.setdefault("bd_rate", {})[name] = {"percent": round(value, 3), "from": low, "to": high}
+        found = rate.compare(anchor["bpp"], anchor["psnr"], made["bpp"], made["psnr"])
+        if found.rate is None:
+            raise BadInput(f"no BD-rate against {name}: {found.warning}")
+        made.setdefault("bd_rate", {})[name] = {
+            "percent": round(found.rate, 3), "from": found.start, "to": found.end, "warning": found.warning,
+        }  # fmt: skip
     return made

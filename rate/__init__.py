@@ -1,24 +1,31 @@
 """Everything that is counted in bits: likelihoods, bits per pixel, BD-rate, distortion, and the published curves.
 
-Importing this package needs numpy and nothing else; `bd_rate` and `ms_ssim` import their libraries when called.
+Importing this package needs numpy and nothing else; BD-rates, `ms_ssim` and `ssimulacra2` import their libraries when
+called.
 """
 
-from .bdrate import bd_rate, psnr_overlap
+from .bdrate import Comparison, bd_psnr, bd_rate, compare, psnr_overlap
 from .data import Curve, DataMissing, data_dir, published_curve, read_curve
 from .entropy import bits_per_pixel, entropy_bits, gaussian_bits
-from .metrics import ms_ssim, psnr
+from .metrics import METRICS, ms_ssim, psnr, psnr_y, ssimulacra2
 
 __all__ = [
+    "METRICS",
+    "Comparison",
     "Curve",
     "DataMissing",
+    "bd_psnr",
     "bd_rate",
     "bits_per_pixel",
+    "compare",
     "data_dir",
     "entropy_bits",
     "gaussian_bits",
     "ms_ssim",
     "psnr",
     "psnr_overlap",
+    "psnr_y",
     "published_curve",
     "read_curve",
+    "ssimulacra2",
 ]

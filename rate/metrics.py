@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,14 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
+def psnr_y(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """PSNR in dB of luma alone: BT.601 weights at full range, not rounded. Otherwise as `psnr`."""
+    _check(a, b)
+    difference = (a.astype(np.float64) - b) @ np.array([0.299, 0.587, 0.114])
+    error = float(np.mean(np.square(difference)))
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
 def ms_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """Multi-scale structural similarity in 0..1, mean of R, G and B (Wang et al. 2003, by the package pytorch-msssim).
 
@@ -40,3 +50,28 @@ def ms_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
     planes = [torch.from_numpy(p.transpose(2, 0, 1)[None].astype(np.float32)) for p in (a, b)]
     return float(pytorch_msssim.ms_ssim(*planes, data_range=255))
+
+
+def ssimulacra2(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """SSIMULACRA 2 (Sneyers 2023) of b against the original a, at most 100, by the package ssimulacra2.
+
+    a, b: uint8, (height, width, 3), sides of at least 8. Raises ValueError otherwise, ImportError without the package.
+    """
+    _check(a, b)
+    if min(a.shape[:2]) < 8:
+        raise ValueError(f"SSIMULACRA 2 needs sides of at least 8, this is {a.shape[1]}x{a.shape[0]}")
+    from PIL import Image
+    from ssimulacra2 import compute_ssimulacra2
+
+    files = [io.BytesIO() for _ in range(2)]
+    for picture, file in zip((a, b), files, strict=True):
+        Image.fromarray(picture).save(file, "PNG", compress_level=0)
+    return float(compute_ssimulacra2(*files))
+
+
+METRICS: dict[str, Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]] = {
+    "psnr": psnr,
+    "psnr_y": psnr_y,
+    "ms_ssim": ms_ssim,
+    "ssimulacra2": ssimulacra2,
+}

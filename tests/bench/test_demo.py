@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import codec
-from bench import demo
-from bench.measure import PEERS, measure
+from bench import codecs, demo
+from bench.measure import measure
 
 Make = Callable[..., Image.Image]
 
@@ -24,15 +24,15 @@ def test_smallest() -> None:
 def test_lowest_quality_that_reaches_a_psnr(picture: Make, name: str, target: float) -> None:
     image = picture(3)
     quality, point = demo.at_psnr(image, name, target)
-    assert point.psnr == measure(image, PEERS[name], quality).psnr
+    assert point.psnr == measure(image, codecs.find((name,)), quality).psnr
     assert point.psnr >= target or quality == 100
-    assert quality == 0 or measure(image, PEERS[name], quality - 1).psnr < target
+    assert quality == 0 or measure(image, codecs.find((name,)), quality - 1).psnr < target
 
 
 def test_jpeg_of_size(picture: Make) -> None:
     image = picture(3)
     quality, data = demo.jpeg_of_size(image, 1500)
-    assert len(data) <= 1500 < len(PEERS["jpeg"].encode(image, quality + 1))
+    assert len(data) <= 1500 < len(codecs.find(("jpeg",)).encode(image, quality + 1))
     assert demo.jpeg_of_size(image, 1)[0] == 1
     assert demo.jpeg_of_size(image, 10**6)[0] == 100
 

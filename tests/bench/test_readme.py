@@ -12,20 +12,26 @@ from bench.report import row
 SOURCE: dict[str, Any] = {
     "machine": {"cpu": "CPU", "cores": 2, "platform": "Linux"},
     "commit": "abc1234",
-    "command": "python -m bench kodak",
+    "command": "python -m bench rd",
     "pictures": 24,
 }
-KODAK: dict[str, Any] = SOURCE | {
-    "peers": {"settings": {"webp": "method 6"}, "libraries": {"libwebp": "1.6.0"}},
+RD: dict[str, Any] = SOURCE | {
+    "codecs": [
+        {"name": "ours", "settings": "mlicv2-s", "version": "abc", "absent": None},
+        {"name": "webp", "settings": "method 6", "version": "webp 1.6.0", "absent": None},
+        {"name": "avif", "settings": "", "version": "", "absent": "not here"},
+    ],
+    "published": {"vtm": {}},
+    "rules": ["24 pictures of kodak."],
     "rows": [
-        row("kodak/ours/qp18/bpp", 0.41234, "bit/pixel"),
-        row("kodak/ours/qp18/psnr", 31.5, "dB"),
-        row("kodak/ours/qp18/encode", 0.5, "s"),
-        row("kodak/ours/qp18/decode", 0.6, "s"),
-        row("kodak/bd-rate/ours-vs-webp", -12.34, "%"),
-        row("kodak/bd-rate/ours-vs-webp/from", 27, "dB"),
-        row("kodak/bd-rate/ours-vs-webp/to", 38, "dB"),
-        row("kodak/bd-rate/webp-vs-vtm", 78.2, "%"),
+        row("rd/ours/qp18/bpp", 0.41234, "bit/pixel"),
+        row("rd/ours/qp18/psnr", 31.5, "dB"),
+        row("rd/ours/qp18/encode_s", 0.5, "s"),
+        row("rd/ours/qp18/decode_s", 0.6, "s"),
+        row("rd/ours/bdrate/webp", -12.34, "%"),
+        row("rd/ours/bdrate/webp/from", 27, "dB"),
+        row("rd/ours/bdrate/webp/to", 38, "dB"),
+        row("rd/webp/bdrate/vtm", 78.2, "%"),
     ],
 }
 LEARNING = SOURCE | {"rows": [row("learning/1600/webp", 26.6, "%"), row("learning/9000/webp", -7.1, "%")]}
@@ -53,11 +59,12 @@ CODER = SOURCE | {
 
 
 def test_tables_say_what_the_rows_say() -> None:
-    text = table(KODAK)
+    text = table(RD)
     assert "| 18 | 0.412 | 31.50 | 0.50 | 0.60 |" in text
     assert "| WebP | +78.2 % | -12.3 % | 27.0 to 38.0 dB |" in text
-    assert "| AVIF |  |  |  |" in text
-    assert "`python -m bench kodak`, commit abc1234, CPU, 2 cores, Linux" in text
+    assert "| AVIF (aom) |  |  |  |" in text and "JPEG" not in text
+    assert "* 24 pictures of kodak." in text and "webp: method 6, webp 1.6.0." in text
+    assert "`python -m bench rd`, commit abc1234, CPU, 2 cores, Linux" in text
     assert "| 1,600 |  | +26.6 % |  |  |" in learning(LEARNING) and "| 9,000 |  | -7.1 % |" in learning(LEARNING)
     assert "encode 0.90 s, decode 0.80 s, at most 229 MiB" in process(PROCESS)
     assert "| ours, AVX2 | 512, 499 | 120, 230 | +0.05 %, +0.03 % |" in coder(CODER) and "torchac" not in coder(CODER)
@@ -66,7 +73,7 @@ def test_tables_say_what_the_rows_say() -> None:
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    for name, result in (("kodak", KODAK), ("learning", LEARNING), ("process", PROCESS), ("coder", CODER)):
+    for name, result in (("rd", RD), ("learning", LEARNING), ("process", PROCESS), ("coder", CODER)):
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     return tmp_path
 
@@ -80,7 +87,7 @@ def test_writes_then_checks(results: Path, capsys: pytest.CaptureFixture[str]) -
     assert "out of date" in capsys.readouterr().err and "old" in readme.read_text()
     assert main(options) == 0
     text = readme.read_text()
-    assert text.startswith("# Title\n") and text.endswith("The end.\n") and table(KODAK) in text
+    assert text.startswith("# Title\n") and text.endswith("The end.\n") and table(RD) in text
     assert main([*options, "--check"]) == 0
 
 
@@ -93,6 +100,6 @@ def test_refuses_a_readme_without_place(results: Path, text: str, capsys: pytest
 
 
 def test_our_readme_is_up_to_date() -> None:
-    if not (ROOT / "results" / "kodak.json").exists():
+    if not (ROOT / "results" / "rd.json").exists():
         pytest.skip("no results are committed")
     assert main(["--check"]) == 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rate import DataMissing, bd_rate, data_dir, psnr_overlap, published_curve
+from rate import Comparison, DataMissing, bd_psnr, bd_rate, compare, data_dir, psnr_overlap, published_curve
 
 pytest.importorskip("bjontegaard", reason="the extra `bench` is not installed")
 
@@ -57,6 +57,43 @@ def test_refuses_curves_that_mean_nothing(bpp: np.ndarray, psnr: np.ndarray, mes
         bd_rate(BPP, PSNR, bpp, psnr)
     with pytest.raises(ValueError, match=message):
         bd_rate(bpp, psnr, BPP, PSNR)
+
+
+def test_crossing_lines_by_hand() -> None:
+    """Log-rates that are lines over PSNR: their mean difference is that in the middle, 0 where they cross there."""
+    psnr = np.array([30.0, 31.0, 32.0, 33.0, 34.0])
+    anchor = 10 ** ((psnr - 30) / 10)
+    for method in ("pchip", "akima"):
+        assert bd_rate(anchor, psnr, 10 ** ((psnr - 31) / 5), psnr, method) == pytest.approx(0, abs=1e-9)
+        lower = 10 ** ((psnr - 32) / 5)  # at 32 dB 10^0 against 10^0.2
+        assert bd_rate(anchor, psnr, lower, psnr, method) == pytest.approx(100 * (10**-0.2 - 1))
+
+
+def test_half_a_decibel_more() -> None:
+    assert bd_psnr(BPP, PSNR, BPP, PSNR + 0.5) == pytest.approx(0.5)
+    assert bd_psnr(BPP, PSNR, BPP[::-1], PSNR[::-1] - 0.5, "akima") == pytest.approx(-0.5)
+    with pytest.raises(ValueError, match="share no rate"):
+        bd_psnr(BPP, PSNR, BPP * 100, PSNR)
+
+
+def test_equal_points_count_once() -> None:
+    twice = np.r_[BPP, BPP[2]], np.r_[PSNR, PSNR[2]]
+    assert bd_rate(*twice, 1.1 * BPP, PSNR) == pytest.approx(10)
+    with pytest.raises(ValueError, match="too few"):
+        bd_rate(BPP[[0, 0, 1, 2]], PSNR[[0, 0, 1, 2]], BPP, PSNR)
+
+
+def test_compare_says_everything_and_warns() -> None:
+    whole = compare(BPP, PSNR, 1.1 * BPP, PSNR)
+    assert (whole.start, whole.end, whole.warning) == (27, 38, None)
+    assert whole.rate == pytest.approx(10) and whole.akima == pytest.approx(10) and whole.db and whole.db < 0
+    few = compare(BPP, PSNR, 1.1 * BPP[1:3], PSNR[1:3])
+    assert few.warning == "only 2 points" and few.rate is not None and few.akima is None
+    thin = compare(BPP, PSNR, BPP, PSNR + 9)
+    assert thin.rate is not None and thin.warning == "thin overlap: 18 % of the shorter curve"
+    apart = compare(BPP, PSNR, BPP, PSNR + 20)
+    assert apart == Comparison(warning="no overlap: 27.00..38.00 dB against 47.00..58.00 dB")
+    assert "rise strictly" in str(compare(BPP, PSNR, BPP, PSNR[::-1]).warning)
 
 
 def test_overlap() -> None:
