@@ -68,7 +68,9 @@ def _library(feature: str) -> str:
 # RGB (lossy WebP is always 4:2:0).
 def _jpeg() -> Codec:
     options = {"optimize": True, "subsampling": "4:4:4"}
-    return _pillow("JPEG", "optimize, 4:4:4, baseline", _library("jpg"), (10, 20, 35, 50, 70, 85, 92), **options)
+    return _pillow(
+        "JPEG", "optimize, 4:4:4, baseline", _library("libjpeg_turbo"), (10, 20, 35, 50, 70, 85, 92), **options
+    )
 
 
 def _webp() -> Codec:

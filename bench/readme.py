@@ -20,10 +20,10 @@ NAMES = {
     "avif": "AVIF (aom)",
     "avif-svt": "AVIF (SVT-AV1)",
     "heic": "HEIC (x265)",
-    "jxl": "JPEG XL",
     "ours": "**mlicv2-s**",
     "webp": "WebP",
     "jpeg2000": "JPEG 2000",
+    "jxl": "JPEG XL",
     "jpeg": "JPEG",
 }
 

@@ -142,8 +142,16 @@ def verify(source: str, threads: int | None, model: str | None) -> None:
 
 
 @cli.command()
-def models() -> None:
+@click.option("--networks", is_flag=True, help="the sizes of all networks instead, installed or not")
+def models(networks: bool) -> None:
     """List the model bundles that are installed."""
+    if networks:
+        from codec.networks import sizes
+
+        click.echo("network      parameters   1000 multiplications per pixel: in all, to decode")
+        for size in sizes():
+            click.echo(f"{size.name:12} {size.parameters:10,} {size.macs / 1e3:10.1f} {size.decode_macs / 1e3:10.1f}")
+        return
     found = codec.installed_models()
     for bundle in found:
         click.echo(

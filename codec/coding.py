@@ -13,7 +13,11 @@ HYPER = -1  # the "slice" number under which z is coded
 
 
 class Network(Protocol):
-    """What the loop asks of a runtime. Shapes are the executor's; values are real numbers, y_hat and means in steps."""
+    """What the loop asks of a runtime. Shapes are the executor's; values are real numbers, y_hat and means in steps.
+
+    place: the decoded values of a pass on the whole grid: anchors beside zeros, then the others beside the `known`
+    anchors. t and inter are what `anchors` answered, for networks that correct values by them.
+    """
 
     slices: int
 
@@ -21,7 +25,7 @@ class Network(Protocol):
     def hyper(self, z_hat: Array, qp: Any) -> Array: ...
     def anchors(self, i: int, psi: Array, before: Array | None, qp: Any) -> tuple[Array, Array, Array, Array]: ...
     def others(self, i: int, t: Array, inter: Array, anchor: Array, qp: Any) -> tuple[Array, Array]: ...
-    def place(self, anchors: Array, others: Array | None) -> Array: ...
+    def place(self, coded: Array, known: Array | None, i: int, t: Array, inter: Array) -> Array: ...
     def join(self, slices: list[Array]) -> Array | None: ...
 
 
@@ -37,7 +41,7 @@ def code_latents(net: Network, mode: Mode, qp: Any) -> tuple[Array, Array]:
     done: list[Array] = []
     for i in range(net.slices):
         t, inter, mean, index = net.anchors(i, psi, net.join(done), qp)
-        anchor = mode.code(i, 0, mean, index)
-        mean, index = net.others(i, t, inter, net.place(anchor, None), qp)
-        done.append(net.place(anchor, mode.code(i, 1, mean, index)))
+        anchor = net.place(mode.code(i, 0, mean, index), None, i, t, inter)
+        mean, index = net.others(i, t, inter, anchor, qp)
+        done.append(net.place(mode.code(i, 1, mean, index), anchor, i, t, inter))
     return net.join(done), psi

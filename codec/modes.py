@@ -26,13 +26,12 @@ def pack(x: NDArray, half: int) -> NDArray:
     return np.concatenate((x[:, :, 0::2, 1 - half :: 2], x[:, :, 1::2, half::2]), 2)
 
 
-def place(anchors: NDArray, others: NDArray | None) -> NDArray:
-    """Inverse of pack; zeros where there are no others."""
-    b, c, h, w = anchors.shape
-    full, top = np.zeros((b, c, h, 2 * w), anchors.dtype), h // 2
-    full[:, :, 0::2, 1::2], full[:, :, 1::2, 0::2] = anchors[:, :, :top], anchors[:, :, top:]
-    if others is not None:
-        full[:, :, 0::2, 0::2], full[:, :, 1::2, 1::2] = others[:, :, :top], others[:, :, top:]
+def place(coded: NDArray, known: NDArray | None) -> NDArray:
+    """Inverse of pack: anchors among zeros, or others among the known anchors."""
+    b, c, h, w = coded.shape
+    half, top = int(known is not None), h // 2
+    full = np.zeros((b, c, h, 2 * w), coded.dtype) if known is None else known.copy()
+    full[:, :, 0::2, 1 - half :: 2], full[:, :, 1::2, half::2] = coded[:, :, :top], coded[:, :, top:]
     return full
 
 

@@ -5,6 +5,7 @@ called.
 """
 
 from .bdrate import Comparison, bd_psnr, bd_rate, compare, psnr_overlap
+from .complexity import macs, parameters
 from .data import Curve, DataMissing, data_dir, published_curve, read_curve
 from .entropy import bits_per_pixel, entropy_bits, gaussian_bits
 from .metrics import METRICS, ms_ssim, psnr, psnr_y, ssimulacra2
@@ -21,7 +22,9 @@ __all__ = [
     "data_dir",
     "entropy_bits",
     "gaussian_bits",
+    "macs",
     "ms_ssim",
+    "parameters",
     "psnr",
     "psnr_overlap",
     "psnr_y",

@@ -93,8 +93,8 @@ class MLICv2(nn.Module):
     def others(self, i: int, t: Tensor, inter: Tensor, anchor: Tensor, qp: Tensor) -> tuple[Tensor, Tensor]:
         return network.others(self.entropy, self.cfg, i, t, inter, anchor, qp)
 
-    def place(self, anchors: Tensor, others: Tensor | None) -> Tensor:
-        return self.entropy.place(anchors, others)
+    def place(self, coded: Tensor, known: Tensor | None, *_: object) -> Tensor:
+        return self.entropy.place(coded, known)
 
     def join(self, slices: list[Tensor]) -> Tensor | None:
         return torch.cat(slices, -1) if slices else None

@@ -146,9 +146,9 @@ class TorchOps:
         """Half a checkerboard, first its even rows, then its odd ones. Anchors (0): row + column odd."""
         return torch.cat((x[:, 0::2, 1 - half :: 2], x[:, 1::2, half::2]), 1)
 
-    def place(self, anchors: Tensor, others: Tensor | None) -> Tensor:
-        """Inverse of pack; zeros where there are no others."""
-        others = torch.zeros_like(anchors) if others is None else others
+    def place(self, coded: Tensor, known: Tensor | None) -> Tensor:
+        """Inverse of pack: anchors among zeros, or others among the known anchors."""
+        anchors, others = (coded, torch.zeros_like(coded)) if known is None else (self.pack(known, 0), coded)
         (a0, a1), (n0, n1) = anchors.chunk(2, 1), others.chunk(2, 1)
         even = torch.stack((n0, a0), 3).flatten(2, 3)
         odd = torch.stack((a1, n1), 3).flatten(2, 3)

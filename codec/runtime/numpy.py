@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,8 +41,8 @@ class NumpyRuntime:
     def others(self, i: int, t: Floats, inter: Floats, anchor: Floats, qp: int) -> tuple[Floats, ...]:
         return _out(*network.others(self.ops, self.cfg, i, _in(t), _in(inter), _in(anchor), qp))
 
-    def place(self, anchors: Floats, others: Floats | None) -> Floats:
-        return modes.place(anchors, others)
+    def place(self, coded: Floats, known: Floats | None, *_: Any) -> Floats:
+        return modes.place(coded, known)
 
     def join(self, slices: list[Floats]) -> Floats | None:
         return np.concatenate(slices, 1) if slices else None

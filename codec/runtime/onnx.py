@@ -114,8 +114,8 @@ class OnnxRuntime:
         mean, index = self.run(f"others{i}", t=t, inter=inter, anchor=anchor, qp=qp)
         return mean, index
 
-    def place(self, anchors: Floats, others: Floats | None) -> Floats:
-        return modes.place(anchors, others)
+    def place(self, coded: Floats, known: Floats | None, *_: Any) -> Floats:
+        return modes.place(coded, known)
 
     def join(self, slices: list[Floats]) -> Floats | None:
         return np.concatenate(slices, 1) if slices else None

@@ -64,8 +64,8 @@ class Walk:
         mean, index = network.others(self.entropy, self.cfg, i, trunk, context, self.enter(anchor, UNIT), qp)
         return self.leave(mean, UNIT), self.leave(index, 1)
 
-    def place(self, anchors: Floats, others: Floats | None) -> Floats:
-        return modes.place(anchors, others)
+    def place(self, coded: Floats, known: Floats | None, *_: Any) -> Floats:
+        return modes.place(coded, known)
 
     def join(self, slices: list[Floats]) -> Floats | None:
         return np.concatenate(slices, 1) if slices else None
