@@ -2,7 +2,7 @@
 
 `find(spec)` opens one, in whatever process; a spec is a tuple of strings, so that it can travel there:
 
-    ("ours", MODEL or "", RUNTIME)     ("jpeg",) and so on, see NAMES
+    ("ours", MODEL or "", RUNTIME, EFFORT)     ("jpeg",) and so on, see NAMES
     ("compressai", NAME, "CHECKPOINT,...")     ("command", NAME, ENCODE, DECODE, "LEVEL,...")
 """
 
@@ -169,7 +169,7 @@ def _avifenc(encoder: str) -> Codec:
         raise Absent(f"{error}: apt install libavif-bin") from error
 
 
-def _ours(model: str = "", runtime: str = "native") -> Codec:
+def _ours(model: str = "", runtime: str = "native", effort: str = "5") -> Codec:
     import codec
     from codec.bundle import find as bundle_of
 
@@ -177,14 +177,17 @@ def _ours(model: str = "", runtime: str = "native") -> Codec:
     options: dict[str, Any] = {"model": bundle.path, "runtime": runtime, "threads": _threads}
 
     def encode(picture: Picture, qp: int) -> bytes:
-        return codec.encode(picture, qp=qp, **options)
+        return codec.encode(picture, qp=qp, effort=int(effort), **options)
 
     def decode(data: bytes) -> Picture:
         return codec.decode(data, **options)
 
+    if effort not in map(str, codec.EFFORTS):
+        raise ValueError(f"effort is {effort}, not one of {', '.join(map(str, codec.EFFORTS))}")
     name = "ours" + (f"-{Path(model).stem}" if model else "") + (f"@{runtime}" if runtime != "native" else "")
+    name += f"+{effort}" if effort != "5" else ""
     version = f"{bundle.entropy_id.hex()} {bundle.synthesis_id.hex()} of commit {commit()}"
-    return Codec(name, encode, decode, QPS, "qp", f"{bundle.name}, runtime {runtime}", version)
+    return Codec(name, encode, decode, QPS, "qp", f"{bundle.name}, runtime {runtime}, effort {effort}", version)
 
 
 def _compressai(name: str, checkpoints: str) -> Codec:

@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,...",
         help="of "
         + ", ".join(n for n in codecs.NAMES if n not in ("compressai", "command"))
-        + "; ours:MODEL@RUNTIME with a bundle or another runtime [all but avif-aom]",
+        + "; ours:MODEL@RUNTIME+EFFORT, each part optional [all but avif-aom]",
     )
     add(
         "--compressai",
@@ -89,11 +89,12 @@ def specs(args: argparse.Namespace) -> list[Spec]:
     """The codecs that the options name. Raises ValueError for an unknown one."""
     found: list[Spec] = []
     for name in args.codecs.split(",") if args.codecs else ():
-        head, _, runtime = name.partition("@")
+        head, _, effort = name.partition("+")
+        head, _, runtime = head.partition("@")
         kind, _, model = head.partition(":")
-        if kind not in codecs.NAMES or kind in ("compressai", "command") or (kind != "ours" and (model or runtime)):
+        if kind not in codecs.NAMES or kind in ("compressai", "command") or (kind != "ours" and kind != name):
             raise ValueError(f"no codec {name!r}: see --help")
-        found.append((kind, model, runtime or "native") if kind == "ours" else (kind,))
+        found.append((kind, model, runtime or "native", effort or "5") if kind == "ours" else (kind,))
     found = found or list(codecs.DEFAULT)
     found += [("compressai", *pair) for pair in args.compressai]
     return found + [("command", *four) for four in args.command]

@@ -8,6 +8,8 @@ Heavy libraries are imported where they are used: `import codec` costs nothing.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_QP = 63
+EFFORTS = {5: 0, 7: 200, 8: 500, 9: 2000}  # iterations of refinement
 
 
 def quality_to_qp(quality: float) -> int:
@@ -44,20 +47,43 @@ def encode(
     model: str | Path | None = None,
     threads: int | None = None,
     runtime: str = "native",
+    effort: int = 5,
+    time_limit: float = math.inf,
+    progress: Callable[[int, float], None] = lambda done, cost: None,
 ) -> bytes:
     """A picture (path, bytes, Pillow image, uint8 array [H, W, 3], ...) -> the bytes of a .mlic file.
 
-    qp, 0..63, takes the place of quality, 0..100. runtime: "native", "onnx" or "torch".
-    Raises BadInput, UnknownModel, ValueError.
+    qp, 0..63, takes the place of quality, 0..100. runtime: "native", "onnx" or "torch". effort: of EFFORTS; above 5 the
+    latents are refined for so many iterations, at most time_limit seconds, with torch (codec.refine); progress then
+    hears of iterations done and of the best bits per pixel + lambda * squared error.
+    Raises BadInput, UnknownModel, ValueError, CodecError where torch is missing.
     """
     from codec import bundle, picture, pipeline
 
     level = quality_to_qp(quality) if qp is None else qp
     if level not in range(MAX_QP + 1):
         raise ValueError(f"qp is {qp}, not 0..{MAX_QP}")
+    if effort not in EFFORTS:
+        raise ValueError(f"effort is {effort}, not one of {', '.join(map(str, EFFORTS))}")
     executor = _runtime(bundle.find(model), runtime, threads)
     executor.prepare("analysis")
-    return pipeline.encode(picture.load(image), level, executor)
+    loaded = picture.load(image)
+    if EFFORTS[effort]:
+        refine = _refinement(loaded.rgb.shape[0] * loaded.rgb.shape[1])
+        mode = refine(loaded.rgb, level, executor, EFFORTS[effort], time_limit, progress)
+    else:
+        mode = pipeline.quantize(loaded.rgb, level, executor)
+    return pipeline.write(loaded, level, mode, executor)
+
+
+def _refinement(pixels: int) -> Any:
+    try:
+        from codec.refine import MAX_PIXELS, refine
+    except ModuleNotFoundError as error:
+        raise CodecError("an effort above 5 needs PyTorch: pip install 'narrowbit[train]'") from error
+    if pixels > MAX_PIXELS:
+        raise BadInput(f"{pixels:,} pixels are too many for an effort above 5, which takes at most {MAX_PIXELS:,}")
+    return refine
 
 
 def decode(

@@ -56,6 +56,15 @@ def cli() -> None:
 @click.argument("target", metavar="OUT")
 @click.option("-q", "quality", type=click.FloatRange(0, 100), metavar="QUALITY", help="[default: 50]")
 @click.option("--qp", type=click.IntRange(0, 63), metavar="LEVEL", help="rate level, in place of -q")
+@click.option(
+    "-e",
+    "--effort",
+    type=click.Choice([str(e) for e in codec.EFFORTS]),
+    default="5",
+    show_default=True,
+    help="7, 8, 9: refine for 200, 500, 2000 iterations, minutes to hours a megapixel; needs PyTorch",
+)
+@click.option("--time-limit", type=click.FloatRange(min=0), metavar="SECONDS", help="of refinement")
 @_threads
 @_model
 @_quiet
@@ -64,6 +73,8 @@ def encode(
     target: str,
     quality: float | None,
     qp: int | None,
+    effort: str,
+    time_limit: float | None,
     threads: int | None,
     model: str | None,
     quiet: bool,
@@ -78,7 +89,14 @@ def encode(
     files.check_apart(source, target)
     start = time.perf_counter()
     picture = _pictures().load(files.stdin() if source == files.STDIO else source)
-    data = codec.encode(picture, asked, qp=qp, model=model, threads=threads)
+    refinement: dict[str, Any] = {"effort": int(effort)}
+    if time_limit is not None:
+        refinement["time_limit"] = time_limit
+    iterations = 0 if quiet else codec.EFFORTS[int(effort)]
+    with click.progressbar(length=iterations, label="refining", file=sys.stderr, hidden=not iterations) as bar:
+        if iterations:
+            refinement["progress"] = lambda done, cost: bar.update(1)
+        data = codec.encode(picture, asked, qp=qp, model=model, threads=threads, **refinement)
     files.write(target, data)
     if not quiet:
         fact = codec.info(data)

@@ -38,9 +38,10 @@ def quantize(rgb: NDArray[np.uint8], qp: int, runtime: Any) -> Encode:
     return mode
 
 
-def encode(picture: Picture, qp: int, runtime: Any) -> bytes:
+def write(picture: Picture, qp: int, mode: Encode, runtime: Any) -> bytes:
+    """The file of a picture whose symbols are known."""
     height, width = picture.rgb.shape[:2]
-    bundle, mode = runtime.bundle, quantize(picture.rgb, qp, runtime)
+    bundle = runtime.bundle
     payload, lanes = mode.payload(bank(runtime))
     return pack(
         Container(width, height, qp, picture.grey, lanes, bundle.entropy_id, bundle.synthesis_id, mode.crc, payload)

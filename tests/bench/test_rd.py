@@ -96,6 +96,17 @@ def test_the_whole_suite(folder: Path, tiny_bundle: Path, capsys: pytest.Capture
     assert again == [p for p in made["points"] if not p["error"]]
 
 
+def test_our_runtimes_write_the_same_bytes(folder: Path, tiny_bundle: Path) -> None:
+    out, ours = folder.parent / "report", f"ours:{tiny_bundle}"
+    line = ["--pictures", str(folder), "--codecs", f"{ours},{ours}@onnx", "--viewer", "0", "--metrics", "psnr"]
+    assert main(["rd", *line, "--out", str(out)]) == 0
+    sizes: dict[str, list[int]] = {}
+    for p in results(out)["points"]:
+        sizes.setdefault(p["codec"], []).append(p["bytes"])
+    one, other = sizes
+    assert other == f"{one}@onnx" and sizes[one] == sizes[other]
+
+
 def test_an_interrupted_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, line = folder.parent / "report", ["--pictures", str(folder), "--codecs", "jpeg,webp", "--viewer", "0"]
 
@@ -130,6 +141,7 @@ def test_an_interrupted_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatc
         (["--pictures", "empty"], "no pictures in empty"),
         (["--pictures", "set", "--codecs", "gif"], "no codec 'gif'"),
         (["--pictures", "set", "--codecs", "jpeg@onnx"], "no codec 'jpeg@onnx'"),
+        (["--pictures", "set", "--codecs", "ours+6"], "effort is 6, not one of 5, 7, 8, 9"),
         (["--pictures", "set", "--metrics", "beauty"], "no metric 'beauty'"),
         (["--pictures", "set", "--anchor", "vtm", "--codecs", "jpeg", "--viewer", "0"], "no anchor 'vtm'"),
         (["--pictures", "set", "--curve", "vtm"], "--curve takes NAME=FILE"),

@@ -23,6 +23,10 @@ from rate import gaussian_bits
 torch = pytest.importorskip("torch")
 
 
+def encode(rgb: NDArray, qp: int, runtime: Any) -> bytes:
+    return pipeline.write(Picture(rgb), qp, pipeline.quantize(rgb, qp, runtime), runtime)
+
+
 def runtimes(bundle: Bundle) -> dict[str, Any]:
     from codec.runtime.torch import TorchRuntime
 
@@ -52,7 +56,7 @@ def bundle(request: pytest.FixtureRequest) -> Bundle:
 @pytest.mark.parametrize("qp", [0, 31, 63])
 def test_all_runtimes_decode_the_same_latents(bundle: Bundle, photo: NDArray, qp: int) -> None:
     part = photo[100:190, 150:280]
-    data = pipeline.encode(Picture(part), qp, OnnxRuntime(bundle, 1))
+    data = encode(part, qp, OnnxRuntime(bundle, 1))
     results = {name: pipeline.decode_latents(unpack(data), r) for name, r in runtimes(bundle).items()}
     y_hat, psi = results.pop("numpy")
     for name, (other_y, other_psi) in results.items():
@@ -66,7 +70,7 @@ def test_noise_and_extremes_decode_the_same(bundle: Bundle) -> None:
     stripes = np.zeros((128, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     for rgb in (noise, stripes, np.full((64, 64, 3), 255, np.uint8)):
-        data = pipeline.encode(Picture(rgb), 63, OnnxRuntime(bundle, 2))
+        data = encode(rgb, 63, OnnxRuntime(bundle, 2))
         for r in runtimes(bundle).values():
             pipeline.decode_latents(unpack(data), r)  # the latents' checksum is inside
 
@@ -162,7 +166,7 @@ def test_file_size_is_the_analytic_rate(bundle: Bundle, photo: NDArray, qp: int)
     mode = pipeline.quantize(rgb, qp, runtime)
     sigmas = np.array([scale(i) for i in range(64)])
     ideal = sum(gaussian_bits(s, 0.0, sigmas[i]).sum() for s, i in mode.passes) / 8
-    size = len(pipeline.encode(Picture(rgb), qp, runtime))
+    size = len(encode(rgb, qp, runtime))
     if bundle.name == "tiny":  # untrained scales: escapes cost more than they should
         assert size <= 1.05 * ideal + 64
     else:
