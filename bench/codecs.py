@@ -11,10 +11,12 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
 import shlex
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from importlib import metadata
@@ -190,13 +192,38 @@ def _ours(model: str = "", runtime: str = "native", effort: str = "5") -> Codec:
     return Codec(name, encode, decode, QPS, "qp", f"{bundle.name}, runtime {runtime}, effort {effort}", version)
 
 
-def _compressai(name: str, checkpoints: str) -> Codec:
-    """A network of CompressAI, a checkpoint a level; a file is its strings, each with its length, and 12 bytes more."""
+def _compressai_networks() -> dict[str, Any]:
+    """CompressAI's classes by name, beside a torchvision built for another torch too: its own kernels are not needed.
+
+    Such a torchvision refuses to be imported for want of its operators; empty ones of their names make it content.
+    """
     try:
         import torch
-        from compressai.zoo.image import model_architectures
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that is not of this torch
+    except ImportError as error:
         raise Absent(f"compressai: {error}") from error
+    torchvision = torch.library.Library("torchvision", "FRAGMENT")
+    while True:
+        try:
+            from compressai.zoo.image import model_architectures
+
+            _kept.append(torchvision)  # its operators go with it
+            return dict(model_architectures)
+        except (ImportError, RuntimeError) as error:
+            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+            if not missing:
+                raise Absent(f"compressai: {error}") from error
+            torchvision.define(f"{missing[1]}() -> ()")
+            for module in [m for m in sys.modules if m.split(".")[0] in ("torchvision", "compressai")]:
+                del sys.modules[module]
+
+
+_kept: list[Any] = []
+
+
+def _compressai(name: str, checkpoints: str) -> Codec:
+    """A network of CompressAI, a checkpoint a level; a file is its strings, each with its length, and 12 bytes more."""
+    model_architectures = _compressai_networks()
+    import torch
     from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
     if name not in model_architectures:

@@ -96,6 +96,29 @@ def test_the_whole_suite(folder: Path, tiny_bundle: Path, capsys: pytest.Capture
     assert again == [p for p in made["points"] if not p["error"]]
 
 
+def test_a_network_of_compressai(folder: Path, tmp_path: Path) -> None:
+    """Real files of an untrained network, whose two checkpoints are two levels."""
+    torch = pytest.importorskip("torch")
+    try:
+        networks = codecs._compressai_networks()
+    except Absent as absent:
+        pytest.skip(str(absent))
+    files = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        files.append(str(tmp_path / f"{seed}.pth"))
+        torch.save({"state_dict": networks["bmshj2018-hyperprior"](8, 12).state_dict()}, files[-1])
+    spec = ("compressai", "bmshj2018-hyperprior", ",".join(files))
+    made, image = codecs.find(spec), Image.open(folder / "p1.png")
+    assert made.levels == (0, 1) and made.decode(made.encode(image, 1)).size == (64, 48)
+    assert made.encode(image, 0) != made.encode(image, 1)
+    out = folder.parent / "report"
+    line = ["--pictures", str(folder), "--codecs", "jpeg", "--viewer", "1", "--metrics", "psnr"]
+    assert main(["rd", *line, "--compressai", *spec[1:], "--out", str(out)]) == 0
+    points = [p for p in results(out)["points"] if p["codec"] == "compressai-bmshj2018-hyperprior"]
+    assert len(points) == 4 and all(p["error"] is None and p["bytes"] > 12 for p in points)
+
+
 def test_our_runtimes_write_the_same_bytes(folder: Path, tiny_bundle: Path) -> None:
     out, ours = folder.parent / "report", f"ours:{tiny_bundle}"
     line = ["--pictures", str(folder), "--codecs", f"{ours},{ours}@onnx", "--viewer", "0", "--metrics", "psnr"]
