@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
+import threading
 from pathlib import Path
+
+from codec.errors import CodecError
 
 from .report import write
 
@@ -30,14 +34,19 @@ def main(arguments: list[str] | None = None) -> int:
         suite.add_argument("--data", metavar="DIR", help="data folder [$MLIC_DATA]")
         importlib.import_module(f"bench.{name}").add_options(suite)
     args = parser.parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
     try:
         result = importlib.import_module(f"bench.{args.suite}").run(args)
-    except (FileNotFoundError, ImportError, ValueError) as error:
+        if args.json:
+            write(args.json, result)
+            print(f"wrote {args.json}", file=sys.stderr)
+    except (CodecError, ImportError, OSError, ValueError) as error:
         print(f"bench {args.suite}: {error}", file=sys.stderr)
         return 1
-    if args.json:
-        write(args.json, result)
-        print(f"wrote {args.json}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"bench {args.suite}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -8,12 +8,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
 import re
 import shlex
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -113,7 +115,14 @@ def command(
 
     Seconds are of whole processes. Raises Absent where a program is missing.
     """
-    words = {"encode": shlex.split(encode), "decode": shlex.split(decode)}
+    words = {}
+    for way, template in (("encode", encode), ("decode", decode)):
+        try:
+            words[way] = shlex.split(template)
+        except ValueError as error:
+            raise ValueError(f"the template {template!r} of {name}: {error}") from error
+        if "{in}" not in template or "{out}" not in template:
+            raise ValueError(f"the template {template!r} of {name} needs {{in}} and {{out}}")
     for program in dict.fromkeys(w[0] for w in words.values() if w):
         if not shutil.which(program):
             raise Absent(f"no program {program}")
@@ -122,12 +131,11 @@ def command(
         with tempfile.TemporaryDirectory() as folder:
             places = {way: str(Path(folder, way + s)) for way, s in zip(("in", "out"), suffixes, strict=True)}
             Path(places["in"]).write_bytes(data)
-            line = [word.format(level=level, **places) for word in words[way]]
-            done = subprocess.run(line, capture_output=True, text=True, errors="replace", timeout=TIMEOUT)
+            line = [_filled(word, {"level": str(level), **places}) for word in words[way]]
+            status, said = _run(line, Path(folder, "said"))
             out = Path(places["out"])
-            if done.returncode or not out.is_file():
-                said = (done.stderr.strip() or done.stdout.strip() or "it wrote no file").splitlines()[-1]
-                raise RuntimeError(f"{line[0]}: status {done.returncode}: {said}")
+            if status or not out.is_file():
+                raise RuntimeError(f"{line[0]}: status {status}: {(said or ['it wrote no file'])[-1]}")
             return out.read_bytes()
 
     def to_file(picture: Picture, level: int) -> bytes:
@@ -141,13 +149,42 @@ def command(
     return Codec(name, to_file, to_picture, levels, letter, settings or f"`{encode}`, `{decode}`", _version(words))
 
 
+def _filled(word: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word
+
+
+def _run(line: list[str], said: Path) -> tuple[int, list[str]]:
+    """Status and lines of output of a program. What it leaves running is ended with it, and holds up nothing."""
+    global _running
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+    with said.open("wb") as file, subprocess.Popen(line, stdout=file, stderr=file, **options) as _running:
+        try:
+            status = _running.wait(TIMEOUT)
+        finally:
+            stop_command()
+    return status, said.read_text(errors="replace").strip().splitlines()
+
+
+def stop_command() -> None:
+    """End the program that is running for this process, if any, and all that it started."""
+    if _running:
+        with contextlib.suppress(OSError):
+            os.killpg(_running.pid, signal.SIGKILL)
+
+
+_running: subprocess.Popen[bytes] | None = None
+
+
 def _version(words: dict[str, list[str]]) -> str:
     """What a program says of its version, or its size: enough to notice that it has changed."""
     program = words["encode"][0]
     said = subprocess.run([program, "--version"], capture_output=True, text=True, errors="replace", timeout=TIMEOUT)
     first = (said.stdout or said.stderr).strip().splitlines()[:1]
     size = Path(str(shutil.which(program))).stat().st_size
-    return first[0] if first and not said.returncode else f"{program}, {size} bytes"
+    usable = first and not said.returncode and "nrecognized" not in first[0]
+    return first[0] if usable else f"{program}, {size} bytes"
 
 
 def _heic() -> Codec:
@@ -262,6 +299,13 @@ def _compressai(name: str, checkpoints: str) -> Codec:
     return Codec(f"compressai-{name}", encode, decode, levels, "#", "padded to 64", version, between=False)
 
 
+def _levels(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(level) for level in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"the levels of {name} are {text!r}, not integers and commas") from error
+
+
 NAMES: dict[str, Callable[..., Codec]] = {
     "ours": _ours,
     "jpeg": _jpeg,
@@ -273,9 +317,7 @@ NAMES: dict[str, Callable[..., Codec]] = {
     "avif-aom": lambda: _avifenc("aom"),
     "avif-svt": lambda: _avifenc("svt"),
     "compressai": _compressai,
-    "command": lambda name, encode, decode, levels: command(
-        name, encode, decode, tuple(int(level) for level in levels.split(","))
-    ),
+    "command": lambda name, encode, decode, levels: command(name, encode, decode, _levels(name, levels)),
 }
 DEFAULT: tuple[Spec, ...] = tuple(
     (name,) for name in ("ours", "jpeg", "webp", "avif", "jpeg2000", "jxl", "heic", "avif-svt")

@@ -11,6 +11,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from codec import files
+
 LIMIT = 10_000_000  # bytes of the page: what a mail or an issue still takes
 INK = "#010203"  # stands for the page's text colour, which SVG calls currentColor and matplotlib does not know
 COLOURS = {"ours": "#d62728", "jpeg": "#999999", "webp": "#1f77b4", "avif": "#2ca02c", "jxl": "#ff7f0e"}
@@ -88,7 +90,7 @@ def write(path: Path, results: dict[str, Any], viewer: list[dict[str, Any]]) -> 
         if len(page) < LIMIT:
             break
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(page)
+    files.write(str(path), page)
 
 
 def _content(results: dict[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import multiprocessing
+import os
 import resource
+import signal
 import sys
+import threading
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from importlib import metadata
 from pathlib import Path
@@ -88,14 +92,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def specs(args: argparse.Namespace) -> list[Spec]:
     """The codecs that the options name. Raises ValueError for an unknown one."""
     found: list[Spec] = []
-    for name in args.codecs.split(",") if args.codecs else ():
+    for name in args.codecs.split(",") if args.codecs is not None else ():
         head, _, effort = name.partition("+")
         head, _, runtime = head.partition("@")
         kind, _, model = head.partition(":")
         if kind not in codecs.NAMES or kind in ("compressai", "command") or (kind != "ours" and kind != name):
             raise ValueError(f"no codec {name!r}: see --help")
         found.append((kind, model, runtime or "native", effort or "5") if kind == "ours" else (kind,))
-    found = found or list(codecs.DEFAULT)
+    if args.codecs is None:
+        found = list(codecs.DEFAULT)
+    found = list(dict.fromkeys(found))
     found += [("compressai", *pair) for pair in args.compressai]
     return found + [("command", *four) for four in args.command]
 
@@ -112,7 +118,8 @@ def load(folder: Path, limit: int | None = None) -> dict[str, Picture]:
         if len(found) == limit:
             break
         try:
-            found[path.name] = Image.fromarray(pictures_.load(path).rgb)
+            name = path.name.encode(errors="backslashreplace").decode()  # a name need not be Unicode
+            found[name] = Image.fromarray(pictures_.load(path).rgb)
         except (CodecError, OSError) as error:
             print(f"left out: {error}", file=sys.stderr)
     if not found:
@@ -120,12 +127,28 @@ def load(folder: Path, limit: int | None = None) -> dict[str, Picture]:
     return found
 
 
+def _start(threads: int, stop: Any) -> None:
+    """In a worker: it leaves Ctrl-C to its parent, and ends with it, however that ends."""
+    codecs.set_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while not stop.wait(0.5) and os.getppid() == parent:
+            pass
+        codecs.stop_command()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _measure(spec: Spec, level: int, picture: Picture, metrics: tuple[str, ...]) -> Point | str:
     """In a worker: the point, or in a line what went wrong."""
     try:
         return measure(picture, codecs.find(spec), level, metrics)
     except Exception as error:  # whatever a codec does wrong is a result
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        line = f"{type(error).__name__}: {error}".splitlines()[0]
+        return "".join(c if c.isprintable() else "?" for c in line)
 
 
 def _peak(spec: Spec, level: int, picture: Picture) -> float | None:
@@ -169,13 +192,15 @@ def sweep(
                 at[name] = store.points.get(known, "not measured")
                 if known not in store.points:
                     todo.append((spec, level, name, known))
-    share = max(1, cores() // args.jobs)
-    with ProcessPoolExecutor(args.jobs, mp_context=spawn, initializer=codecs.set_threads, initargs=(share,)) as pool:
+    share, stop = max(1, cores() // args.jobs), spawn.Event()
+    with ProcessPoolExecutor(args.jobs, mp_context=spawn, initializer=_start, initargs=(share, stop)) as pool:
         try:
             for spec, level, name, known in todo:
                 future = pool.submit(_measure, spec, level, pictures[name], metrics)
                 futures[future] = (found[spec].name, f"{found[spec].letter}{level}", name, known)
-            for done in tqdm(as_completed(futures), total=len(futures), unit="point", disable=None):
+            for done in tqdm(
+                as_completed(futures), total=len(futures), unit="point", mininterval=1, disable=not futures
+            ):
                 codec_name, level_name, name, known = futures[done]
                 measured[codec_name][level_name][name] = point = done.result()
                 if isinstance(point, Point):
@@ -183,6 +208,7 @@ def sweep(
                 else:
                     tqdm.write(f"{codec_name} {level_name} {name}: {point}", file=sys.stderr)
         except BaseException:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return measured
@@ -215,6 +241,8 @@ def published(args: argparse.Namespace) -> dict[str, Curve]:
         name, _, path = given.partition("=")
         if not path:
             raise ValueError(f"--curve takes NAME=FILE or NAME=FILE:KEY, not {given!r}")
+        if name in found and name not in PUBLISHED:
+            raise ValueError(f"--curve names {name!r} twice")
         found[name] = read_curve(path)
     return found
 
@@ -225,7 +253,8 @@ def rules(args: argparse.Namespace, pictures: dict[str, Picture]) -> list[str]:
         f"{len(pictures)} pictures of {args.pictures.name}, as codec encode takes them; rates are of whole files.",
         "Rate and quality are averaged over the pictures at each level, then compared: what published curves do.",
         "PSNR is of RGB, one mean square error over all samples; psnr_y of BT.601 luma at full range; equal pictures "
-        "count as 100 dB. MS-SSIM is the mean of R, G and B; curves and BD-rates use -10 log10(1 - x).",
+        "count as 100 dB. MS-SSIM is the mean of R, G and B and needs sides above 160; BD-rates take each picture's "
+        "-10 log10(1 - x), then average.",
         "BD-rate: percent more (+) or fewer (-) bits at equal quality, PCHIP over log-rate in the common range, Akima "
         f"beside it. Intervals: 95 % of {curves.RESAMPLES} draws of the pictures with replacement, the same for both.",
         f"Seconds are wall clock, medians over the pictures, {args.jobs} at a time on {cores()} cores; MP/s is all "
@@ -266,7 +295,8 @@ def shown(result: dict[str, Any]) -> str:
             lines.append(f"{codec['name']:16}absent: {codec['absent']}")
     bd = {(b["codec"], b["anchor"]): b for b in result["bd"] if b["metric"] == "psnr"}
     anchors = list(dict.fromkeys(anchor for _, anchor in bd))
-    lines += ["", "BD-rate by PSNR, % (the row against the column; intervals and ranges are in the report)"]
+    if bd:
+        lines += ["", "BD-rate by PSNR, % (the row against the column; intervals and ranges are in the report)"]
     lines.append(" " * 16 + "".join(f"{anchor:>{max(10, len(anchor) + 2)}}" for anchor in anchors))
     for codec in dict.fromkeys(codec for codec, _ in bd):
         cells = []
@@ -286,6 +316,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(f"no metric {name!r}, but {', '.join(METRICS)}")
     if args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}, not at least 1")
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit is {args.limit}, not at least 1")
+    if not 0 <= args.viewer < math.inf:
+        raise ValueError(f"--viewer is {args.viewer}, not a number of bits per pixel")
     wanted, dashed = specs(args), published(args)
     pictures = load(args.pictures, QUICK_PICTURES if args.quick and not args.limit else args.limit)
     found: dict[Spec, Codec] = {}
@@ -298,16 +332,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             about.append({"name": codecs.name_of(spec), "settings": "", "version": "", "absent": str(error)})
     if not found:
         raise ValueError("none of these codecs is present: " + "; ".join(f"{a['name']}: {a['absent']}" for a in about))
+    names, usable = [*(a["name"] for a in about), *dashed], [*(codec.name for codec in found.values()), *dashed]
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise ValueError(f"the name {name!r} is taken twice or empty: choose another")
+    anchors = args.anchor or usable
+    for name in anchors:
+        if name not in usable:
+            raise ValueError(f"no anchor {name!r}, but {', '.join(usable)}")
     args.out.mkdir(parents=True, exist_ok=True)
     kept = args.out / "points.jsonl"
     if args.fresh:
         kept.unlink(missing_ok=True)
     measured = sweep(found, pictures, Store(kept), args)
     pixels = {name: p.width * p.height for name, p in pictures.items()}
-    anchors = args.anchor or [*measured, *dashed]
-    for name in anchors:
-        if name not in measured and name not in dashed:
-            raise ValueError(f"no anchor {name!r}, but {', '.join([*measured, *dashed])}")
     result: dict[str, Any] = {
         "rules": rules(args, pictures),
         "codecs": about,

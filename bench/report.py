@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, TypedDict
 
+from codec import files
+
 
 class Row(TypedDict):
     """One number. `value` is None where it could not be had (the suite says why on the terminal)."""
@@ -73,4 +75,4 @@ def dump(value: Any, indent: int = 0) -> str:
 def write(path: Path, result: dict[str, Any]) -> None:
     """Write a result as JSON, making the folder where needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump(result) + "\n", encoding="utf-8")
+    files.write(str(path), (dump(result) + "\n").encode())

@@ -18,18 +18,18 @@ def key(codec: Codec, level: int, picture: str, metrics: tuple[str, ...], machin
 
 
 class Store:
-    """The file of a report folder. A line that was cut short by a crash is dropped."""
+    """The file of a report folder. A line that a crash cut short or damaged is dropped."""
 
     def __init__(self, path: Path):
         self.path = path
         self.points: dict[str, Point] = {}
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         for line in text.splitlines():
             try:
                 value = json.loads(line)
                 name = value.pop("key")
                 self.points[name] = Point(**value)
-            except (ValueError, KeyError, TypeError):
+            except (AttributeError, KeyError, TypeError, ValueError):
                 continue
         if text and not text.endswith("\n"):
             with path.open("a", encoding="utf-8") as file:

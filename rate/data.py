@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, TypedDict
@@ -70,6 +71,10 @@ def read_curve(path: str | os.PathLike[str]) -> Curve:
             f"{where} has no curve{f' {name!r}' if name else ''}"
             + (f": name one as {where}:NAME, for example {names}" if names else " in a layout that is known")
         )
+    rates, quality = known[name]["bpp"], known[name]["psnr"]
+    numbers = [v for v in (*rates, *quality) if isinstance(v, int | float) and math.isfinite(v)]
+    if len(rates) != len(quality) or not rates or len(numbers) < 2 * len(rates) or min(rates) <= 0:
+        raise ValueError(f"{where}: a curve is two lists of as many finite numbers, its rates above 0")
     return {**known[name], "source": known[name]["source"] or f"{where}{name and ':'}{name}"}
 
 

@@ -1,8 +1,13 @@
 """The suite `rd` end to end on made-up pictures: real codecs, real files, a page."""
 
 import json
+import os
+import secrets
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from bench.__main__ import main
 from bench.codecs import Absent
 from bench.curves import curve, deltas
 from bench.measure import LOSSLESS, Codec, Point, measure
+from bench.readme import ROOT
 from bench.store import Store
 from bench.viewer import nearest
 
@@ -61,8 +67,8 @@ def test_the_whole_suite(folder: Path, tiny_bundle: Path, capsys: pytest.Capture
     out, line = folder.parent / "report", ["--pictures", str(folder), "--metrics", "psnr,psnr_y", "--anchor", "webp"]
     (folder / "notes.txt").write_text("not a picture")
     line += ["--codecs", f"ours:{tiny_bundle},jpeg,webp", "--command", "copy", COPY, COPY, "1,2"]
-    line += ["--command", "none", "no-such-program {in} {out}", "x", "1"]
-    line += ["--command", "broken", f"{sys.executable} -c 1/0", sys.executable, "1"]
+    line += ["--command", "none", "no-such-program {in} {out}", "x {in} {out}", "1"]
+    line += ["--command", "broken", f"{sys.executable} -c 1/0 {{in}} {{out}}", COPY, "1"]
     (folder.parent / "known.json").write_text(json.dumps({"bpp": [1, 2, 4, 8], "psnr": [20, 25, 30, 35]}))
     line += ["--curve", f"known={folder.parent / 'known.json'}"]
     assert main(["rd", *line, "--out", str(out)]) == 0
@@ -143,8 +149,7 @@ def test_an_interrupted_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatc
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Store, "add", add)
-    with pytest.raises(KeyboardInterrupt):
-        main(["rd", *line, "--out", str(out)])
+    assert main(["rd", *line, "--out", str(out)]) == 130
     assert not (out / "results.json").exists()
     text = (out / "points.jsonl").read_text()
     (out / "points.jsonl").write_text(text[:-20])  # as kill -9 in the middle of a line would leave it
@@ -169,6 +174,16 @@ def test_an_interrupted_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatc
         (["--pictures", "set", "--anchor", "vtm", "--codecs", "jpeg", "--viewer", "0"], "no anchor 'vtm'"),
         (["--pictures", "set", "--curve", "vtm"], "--curve takes NAME=FILE"),
         (["--pictures", "set", "--jobs", "0"], "--jobs is 0"),
+        (["--pictures", "set", "--limit", "0"], "--limit is 0"),
+        (["--pictures", "set", "--viewer", "nan"], "--viewer is nan"),
+        (["--pictures", "set", "--codecs", ""], "no codec ''"),
+        (["--pictures", "set", "--codecs", "jpeg", "--command", "jpeg", COPY, COPY, "1"], "name 'jpeg' is taken twice"),
+        (["--pictures", "set", "--command", "x", "true {in}", COPY, "1"], "needs {in} and {out}"),
+        (["--pictures", "set", "--command", "x", "true '{in} {out}", COPY, "1"], "No closing quotation"),
+        (["--pictures", "set", "--command", "x", COPY, COPY, "1,"], "not integers and commas"),
+        (["--pictures", "set", "--codecs", "ours:nowhere.safetensors"], "nowhere.safetensors"),
+        (["--pictures", "set", "--curve", "a=bad.json"], "as many finite numbers"),
+        (["--pictures", "set", "--curve", "a=empty"], "empty"),
     ],
 )
 def test_bad_options_are_one_line(
@@ -176,8 +191,60 @@ def test_bad_options_are_one_line(
 ) -> None:
     monkeypatch.chdir(folder.parent)
     Path("empty").mkdir()
+    Path("bad.json").write_text('{"bpp": [1, 2], "psnr": [30, NaN]}')
     assert main(["rd", *options, "--out", "report"]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_odd_names_and_a_damaged_store(folder: Path) -> None:
+    """A name that is no Unicode, and garbage among the kept points, cost nothing."""
+    odd = os.fsdecode(os.fsencode(folder) + b"/bad\xff\xfe.png")
+    shutil.copy(folder / "p1.png", odd)
+    out = folder.parent / "report"
+    line = ["rd", "--pictures", str(folder), "--codecs", "jpeg", "--viewer", "1", "--out", str(out)]
+    assert main(line) == 0
+    kept = (out / "points.jsonl").read_bytes().splitlines()
+    (out / "points.jsonl").write_bytes(b"\n".join([b"null", b"[1, 2]", b"\xff\xfe\0", *kept[1:], b'{"key": 1}']))
+    assert main(line) == 0
+    assert {p["picture"] for p in results(out)["points"]} == {"bad\\udcff\\udcfe.png", "p1.png", "p2.png"}
+
+
+def test_what_a_command_leaves_running_holds_up_nothing(folder: Path) -> None:
+    background = "sh -c 'sleep 600 & cp {in} {out}'"
+    made, start = codecs.command("x", background, COPY, (1,)), time.monotonic()
+    image = Image.open(folder / "p1.png")
+    assert made.decode(made.encode(image, 1)).size == image.size and time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(("signal_", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_an_end_ends_everything(folder: Path, signal_: signal.Signals, status: int) -> None:
+    """Ctrl-C, a polite and an impolite end, in the middle of a command that hangs: no process stays."""
+    mark = f"{secrets.randbelow(10**9) + 10**6}"
+    slow = f"sh -c 'sleep {mark}; cp {{in}} {{out}}'"
+    line = [sys.executable, "-m", "bench", "rd", "--pictures", str(folder), "--out", str(folder.parent / "report")]
+    line += ["--codecs", "jpeg", "--command", "slow", slow, COPY, "1", "--jobs", "2"]
+    run = subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def left() -> str:
+        found = subprocess.run(["pgrep", "-f", mark], capture_output=True, text=True).stdout.split()
+        return " ".join(found)
+
+    deadline = time.monotonic() + 60
+    while f"sleep {mark}" not in subprocess.run(["pgrep", "-af", "^sleep"], capture_output=True, text=True).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    if signal_ == signal.SIGINT:
+        os.killpg(run.pid, signal_)
+    else:
+        run.send_signal(signal_)
+    _, said = run.communicate(timeout=60)  # which waits for every process that holds stderr
+    assert run.returncode == status and "Traceback" not in said, said
+    if status == 130:
+        assert said.rstrip().endswith("bench rd: interrupted")
+    deadline = time.monotonic() + 10
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left()
 
 
 def test_one_picture_of_one_pixel(tmp_path: Path) -> None:
@@ -230,4 +297,4 @@ def test_the_default_codecs_are_known() -> None:
     assert {spec[0] for spec in codecs.DEFAULT} <= set(codecs.NAMES)
     assert shutil.which("no-such-program") is None
     with pytest.raises(Absent, match="no program no-such-program"):
-        codecs.command("x", "no-such-program {in}", "no-such-program {in}", (1,))
+        codecs.command("x", "no-such-program {in} {out}", "no-such-program {in} {out}", (1,))
