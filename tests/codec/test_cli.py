@@ -156,8 +156,8 @@ def test_encode_says_what_it_did(here: Path, capsys: pytest.CaptureFixture[str],
     assert main(["encode", "icc.png", "b.mlic", "--qp", "32", "--quiet", "-j", "2", "--model", "x"]) == 0
     assert capsys.readouterr() == ("", "")
     (first, options), (_, others) = fake_encoder
-    assert first[1] == 50 and options == {"qp": None, "model": None, "threads": None}
-    assert others == {"qp": 32, "model": "x", "threads": 2}
+    assert first[1] == 50 and options == {"qp": None, "model": None, "threads": None, "effort": 5}
+    assert others == {"qp": 32, "model": "x", "threads": 2, "effort": 5}
 
 
 @pytest.mark.parametrize(
