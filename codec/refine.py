@@ -20,9 +20,9 @@ from torch import Tensor
 
 from codec import network, pipeline
 from codec.bundle import Bundle
-from codec.coding import HYPER, code_latents
+from codec.coding import code_latents
 from codec.config import rate_lambda
-from codec.models.mlicv2 import gaussian_bits
+from codec.models.mlicv2 import Likelihoods, TorchNetwork
 from codec.models.ops import Arithmetic
 from codec.modes import Encode
 from codec.ops.native import real
@@ -36,7 +36,7 @@ MAX_PIXELS = 1 << 21  # 3 KB of memory each
 CHECKS = 10  # candidates that are coded on the way
 
 
-class Twin:
+class Twin(TorchNetwork):
     """The deployed network with gradients: codec.coding.Network on torch tensors of real numbers."""
 
     def __init__(self, bundle: Bundle):
@@ -53,53 +53,27 @@ class Twin:
         )
         return mean / 64, index
 
-    def hyper(self, z_hat: Tensor, qp: int) -> Tensor:
-        return network.h_s(self.entropy, self.cfg, z_hat, qp)
-
-    def anchors(self, i: int, psi: Tensor, before: Tensor | None, qp: int) -> tuple[Tensor, ...]:
-        return network.anchors(self.entropy, self.cfg, i, psi, before, qp)
-
-    def others(self, i: int, t: Tensor, inter: Tensor, anchor: Tensor, qp: int) -> tuple[Tensor, Tensor]:
-        return network.others(self.entropy, self.cfg, i, t, inter, anchor, qp)
-
-    def place(self, coded: Tensor, known: Tensor | None, *_: object) -> Tensor:
-        return self.entropy.place(coded, known)
-
-    def join(self, slices: list[Tensor]) -> Tensor | None:
-        return torch.cat(slices, -1) if slices else None
-
 
 class _Ops(BundleOps):
     def by_loops(self, x: Tensor) -> bool:
         return x.is_cpu and torch.is_grad_enabled()
 
 
-class Anneal:
-    """The mode of codec.coding that relaxes rounding: between floor and ceiling, drawn by Gumbel-softmax."""
+class Anneal(Likelihoods):
+    """Relaxed rounding: between floor and ceiling, drawn by Gumbel-softmax; the rate is that of the relaxed values."""
 
     def __init__(self, net: Twin, y: Tensor, z: Tensor, temperature: float, skip: int, generator: torch.Generator):
-        self.net, self.y, self.z, self.temperature, self.skip = net, y, z, temperature, skip
-        self.generator = generator
-        self.bits = torch.zeros(())
+        super().__init__(net, y, z, None, skip)
+        self.temperature, self.generator = temperature, generator
 
-    def code(self, i: int, half: int, mean: Tensor, index: Tensor) -> Tensor:
-        if i == HYPER:
-            source = self.z
-        else:
-            lo = sum(self.net.cfg.slices[:i])
-            source = self.net.entropy.pack(self.y[..., lo : lo + self.net.cfg.slices[i]], half)
-        v = self.relaxed(source - mean)
-        coded = torch.ones_like(v) if i == HYPER else (index.detach() >= self.skip).float()
-        self.bits = self.bits + gaussian_bits(v * coded, index * coded).sum()
-        return mean + v * coded
-
-    def relaxed(self, v: Tensor) -> Tensor:
+    def quantized(self, v: Tensor) -> tuple[Tensor, Tensor]:
         low = v.detach().floor()
         fraction = (v - low).clamp(1e-5, 1 - 1e-5)
         # Two-way Gumbel-softmax is a logistic: the difference of two Gumbels is logistic noise.
         u = torch.rand(v.shape, generator=self.generator).clamp(1e-6, 1 - 1e-6)
         logit = (torch.atanh(fraction) - torch.atanh(1 - fraction)) / self.temperature + u.logit()
-        return low + torch.sigmoid(logit / self.temperature)
+        relaxed = low + torch.sigmoid(logit / self.temperature)
+        return relaxed, relaxed
 
 
 def temperature(done: float) -> float:
@@ -155,7 +129,8 @@ def refine(
         mode = Anneal(net, y, z, temperature(done / iterations), skip, generator)
         y_hat, psi = code_latents(net, mode, qp)
         shown = network.g_s(net.transforms, net.cfg, y_hat, psi, qp)[:, :height, :width]
-        loss = mode.bits / (height * width) + weight * (shown - target).square().mean() * 127.5**2
+        bits = torch.stack(list(mode.bits.values())).sum()
+        loss = bits / (height * width) + weight * (shown - target).square().mean() * 127.5**2
         y.grad, z.grad = torch.autograd.grad(loss, (y, z))
         optimizer.step()
         late = time.monotonic() - start > seconds

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,9 @@ class Likelihoods:
     skip: symbols whose scale index is below are not coded; they become their mean. 0 codes all.
     """
 
-    def __init__(self, model: MLICv2, y: Tensor, z: Tensor, uniform: Callable[[Tensor], Tensor] | None, skip: int):
+    def __init__(
+        self, model: TorchNetwork, y: Tensor, z: Tensor, uniform: Callable[[Tensor], Tensor] | None, skip: int
+    ):
         self.model, self.y, self.z, self.uniform, self.skip = model, y, z, uniform, skip
         self.bits = {i: torch.zeros(len(y), device=y.device) for i in range(HYPER, len(model.cfg.slices))}
 
@@ -55,17 +58,43 @@ class Likelihoods:
         lo = sum(self.model.cfg.slices[:i])
         return self.model.entropy.pack(self.y[..., lo : lo + self.model.cfg.slices[i]], half)
 
-    def code(self, i: int, half: int, mean: Tensor, index: Tensor) -> Tensor:
-        v = self.source(i, half) - mean
+    def quantized(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Differences from the means -> what is decoded, and what the rate is counted of."""
         rounded = round_half_up(v)
-        coded = (index.detach() >= self.skip).float() if self.skip and i != HYPER else torch.ones_like(v)
-        rated = v + self.uniform(v) - 0.5 if self.uniform else rounded
+        return rounded, v + self.uniform(v) - 0.5 if self.uniform else rounded
+
+    def code(self, i: int, half: int, mean: Tensor, index: Tensor) -> Tensor:
+        rounded, rated = self.quantized(self.source(i, half) - mean)
+        coded = (index.detach() >= self.skip).float() if self.skip and i != HYPER else torch.ones_like(rounded)
         # An uncoded symbol counts as a certain zero.
         self.bits[i] = self.bits[i] + gaussian_bits(rated * coded, index * coded)
         return mean + rounded * coded
 
 
-class MLICv2(nn.Module):
+class TorchNetwork:
+    """What codec.coding asks of a network, all but the parameters of z, on tensors of real numbers."""
+
+    cfg: Config
+    slices: int
+    entropy: TorchOps
+
+    def hyper(self, z_hat: Tensor, qp: Any) -> Tensor:
+        return network.h_s(self.entropy, self.cfg, z_hat, qp)
+
+    def anchors(self, i: int, psi: Tensor, before: Tensor | None, qp: Any) -> tuple[Tensor, ...]:
+        return network.anchors(self.entropy, self.cfg, i, psi, before, qp)
+
+    def others(self, i: int, t: Tensor, inter: Tensor, anchor: Tensor, qp: Any) -> tuple[Tensor, Tensor]:
+        return network.others(self.entropy, self.cfg, i, t, inter, anchor, qp)
+
+    def place(self, coded: Tensor, known: Tensor | None, *_: object) -> Tensor:
+        return self.entropy.place(coded, known)
+
+    def join(self, slices: list[Tensor]) -> Tensor | None:
+        return torch.cat(slices, -1) if slices else None
+
+
+class MLICv2(TorchNetwork, nn.Module):
     def __init__(self, cfg: Config):
         super().__init__()
         self.cfg, self.slices = cfg, len(cfg.slices)
@@ -83,21 +112,6 @@ class MLICv2(nn.Module):
         mean, log_scale = self.entropy.vector("z/mean", qp), self.entropy.vector("z/log_scale", qp)
         index = (log_scale - LOG_SCALE_MIN) / INDEX_STEP
         return mean, index + (index.clamp(0, SCALES - 1) - index).detach()
-
-    def hyper(self, z_hat: Tensor, qp: Tensor) -> Tensor:
-        return network.h_s(self.entropy, self.cfg, z_hat, qp)
-
-    def anchors(self, i: int, psi: Tensor, before: Tensor | None, qp: Tensor) -> tuple[Tensor, ...]:
-        return network.anchors(self.entropy, self.cfg, i, psi, before, qp)
-
-    def others(self, i: int, t: Tensor, inter: Tensor, anchor: Tensor, qp: Tensor) -> tuple[Tensor, Tensor]:
-        return network.others(self.entropy, self.cfg, i, t, inter, anchor, qp)
-
-    def place(self, coded: Tensor, known: Tensor | None, *_: object) -> Tensor:
-        return self.entropy.place(coded, known)
-
-    def join(self, slices: list[Tensor]) -> Tensor | None:
-        return torch.cat(slices, -1) if slices else None
 
     # -- training ---------------------------------------------------------------------------------------------------
     def analyse(self, x: Tensor, qp: Tensor) -> tuple[Tensor, Tensor]:
