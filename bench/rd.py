@@ -13,15 +13,8 @@ not measured again (--fresh does).
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
-import multiprocessing
-import os
-import resource
-import signal
 import sys
-import threading
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,15 +27,15 @@ from codec.errors import CodecError
 from codec.runtime import cores
 from rate import METRICS, Curve, DataMissing, data_dir, published_curve, read_curve
 
-from . import codecs, curves, viewer
+from . import codecs, curves, viewer, workers
 from .codecs import Absent, Spec
-from .measure import Codec, Picture, Point, measure
-from .report import Row, machine, report, row, write
-from .store import Store, key
+from .measure import Codec, Picture
+from .report import Row, report, row, write
+from .store import Store
 
 PUBLISHED = {"vtm": "compressai/vtm", "mlicpp": "mlicplusplus"}  # of rd_summary.json: VTM 9.1 and MLIC++
 DEFAULT_METRICS = ("psnr", "psnr_y", "ms_ssim")
-QUICK_PICTURES, QUICK_LEVELS = 4, 4
+QUICK_PICTURES, QUICK_LEVELS = 3, 4
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +70,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--anchor", metavar="NAME", action="append", help="BD-rates against these alone [all]")
     add("--metrics", metavar="NAME,...", default=",".join(DEFAULT_METRICS), help="of " + ", ".join(METRICS))
     add("--limit", metavar="N", type=int, help="only the first N pictures")
-    add("--quick", action="store_true", help=f"{QUICK_PICTURES} pictures, {QUICK_LEVELS} levels")
-    add("--jobs", metavar="N", type=int, default=1, help="points at a time; seconds then are of busy cores [1]")
+    add("--quick", action="store_true", help=f"{QUICK_PICTURES} pictures, {QUICK_LEVELS} levels, busy cores")
+    add(
+        "--jobs", metavar="N", type=int, help="points at a time; seconds then are of busy cores [1; --quick: all cores]"
+    )
     add(
         "--viewer",
         metavar="BPP",
@@ -86,7 +81,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=0.25,
         help="bits per pixel of the viewer's pictures, 0: none [0.25]",
     )
-    add("--fresh", action="store_true", help="measure everything again")  # fmt: skip
+    add("--fresh", action="store_true", help="measure everything again")
 
 
 def specs(args: argparse.Namespace) -> list[Spec]:
@@ -127,102 +122,11 @@ def load(folder: Path, limit: int | None = None) -> dict[str, Picture]:
     return found
 
 
-def _start(threads: int, stop: Any) -> None:
-    """In a worker: it leaves Ctrl-C to its parent, and ends with it, however that ends."""
-    codecs.set_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-
-    def watch() -> None:
-        while not stop.wait(0.5) and os.getppid() == parent:
-            pass
-        codecs.stop_command()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _measure(spec: Spec, level: int, picture: Picture, metrics: tuple[str, ...]) -> Point | str:
-    """In a worker: the point, or in a line what went wrong."""
-    try:
-        return measure(picture, codecs.find(spec), level, metrics)
-    except Exception as error:  # whatever a codec does wrong is a result
-        line = f"{type(error).__name__}: {error}".splitlines()[0]
-        return "".join(c if c.isprintable() else "?" for c in line)
-
-
-def _peak(spec: Spec, level: int, picture: Picture) -> float | None:
-    """In a process of its own: MiB at the highest of one encode and decode, libraries and all."""
-    try:
-        measure(picture, codecs.find(spec), level, ())
-    except Exception:  # counted by _measure
-        return None
-    who = resource.RUSAGE_CHILDREN if spec[0] in ("command", "heic", "avif-aom", "avif-svt") else resource.RUSAGE_SELF
-    return resource.getrusage(who).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
-
-
 def levels_of(codec: Codec, quick: bool) -> list[int]:
     """All its levels, or some of them from the first to the last."""
     if not quick or len(codec.levels) <= QUICK_LEVELS:
         return list(codec.levels)
     return [codec.levels[round(i)] for i in np.linspace(0, len(codec.levels) - 1, QUICK_LEVELS)]
-
-
-def sweep(
-    found: dict[Spec, Codec], pictures: dict[str, Picture], store: Store, args: argparse.Namespace
-) -> dict[str, curves.Measured]:
-    """Measure what the store has not; every point is kept as it comes."""
-    from tqdm import tqdm
-
-    metrics = tuple(args.metrics.split(","))
-    digests = {
-        name: hashlib.sha256(np.asarray(p).tobytes() + str(p.size).encode()).hexdigest() for name, p in pictures.items()
-    }
-    here = {**machine(), "jobs": args.jobs}
-    measured: dict[str, curves.Measured] = {}
-    futures: dict[Future[Point | str], tuple[str, str, str, str]] = {}
-    spawn = multiprocessing.get_context("spawn")
-    todo = []
-    for spec, codec in found.items():
-        measured[codec.name] = {f"{codec.letter}{level}": {} for level in levels_of(codec, args.quick)}
-        for level in levels_of(codec, args.quick):
-            for name in pictures:
-                known = key(codec, level, digests[name], metrics, here)
-                at = measured[codec.name][f"{codec.letter}{level}"]
-                at[name] = store.points.get(known, "not measured")
-                if known not in store.points:
-                    todo.append((spec, level, name, known))
-    share, stop = max(1, cores() // args.jobs), spawn.Event()
-    with ProcessPoolExecutor(args.jobs, mp_context=spawn, initializer=_start, initargs=(share, stop)) as pool:
-        try:
-            for spec, level, name, known in todo:
-                future = pool.submit(_measure, spec, level, pictures[name], metrics)
-                futures[future] = (found[spec].name, f"{found[spec].letter}{level}", name, known)
-            for done in tqdm(
-                as_completed(futures), total=len(futures), unit="point", mininterval=1, disable=not futures
-            ):
-                codec_name, level_name, name, known = futures[done]
-                measured[codec_name][level_name][name] = point = done.result()
-                if isinstance(point, Point):
-                    store.add(known, point)
-                else:
-                    tqdm.write(f"{codec_name} {level_name} {name}: {point}", file=sys.stderr)
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return measured
-
-
-def peaks(found: dict[Spec, Codec], pictures: dict[str, Picture]) -> dict[str, float | None]:
-    """Memory of each codec on the largest picture, at a middle level, each in a fresh process."""
-    largest = max(pictures.values(), key=lambda p: p.width * p.height)
-    memory = {}
-    for spec, codec in found.items():
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            value = pool.submit(_peak, spec, codec.levels[len(codec.levels) // 2], largest).result()
-        memory[codec.name] = value and round(value, 1)
-    return memory
 
 
 def published(args: argparse.Namespace) -> dict[str, Curve]:
@@ -297,7 +201,7 @@ def shown(result: dict[str, Any]) -> str:
     anchors = list(dict.fromkeys(anchor for _, anchor in bd))
     if bd:
         lines += ["", "BD-rate by PSNR, % (the row against the column; intervals and ranges are in the report)"]
-    lines.append(" " * 16 + "".join(f"{anchor:>{max(10, len(anchor) + 2)}}" for anchor in anchors))
+        lines.append(" " * 16 + "".join(f"{anchor:>{max(10, len(anchor) + 2)}}" for anchor in anchors))
     for codec in dict.fromkeys(codec for codec, _ in bd):
         cells = []
         for anchor in anchors:
@@ -314,6 +218,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for name in args.metrics.split(","):
         if name not in METRICS:
             raise ValueError(f"no metric {name!r}, but {', '.join(METRICS)}")
+    if args.jobs is None:
+        args.jobs = cores() if args.quick else 1
     if args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}, not at least 1")
     if args.limit is not None and args.limit < 1:
@@ -344,15 +250,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     kept = args.out / "points.jsonl"
     if args.fresh:
         kept.unlink(missing_ok=True)
-    measured = sweep(found, pictures, Store(kept), args)
+    metrics = tuple(args.metrics.split(","))
+    levels = {codec.name: levels_of(codec, args.quick) for codec in found.values()}
+    measured = workers.sweep(found, levels, pictures, Store(kept), metrics, args.jobs)
     pixels = {name: p.width * p.height for name, p in pictures.items()}
     result: dict[str, Any] = {
         "rules": rules(args, pictures),
         "codecs": about,
         "curves": {name: curves.curve(m, pixels) for name, m in measured.items()},
-        "peak_mib": peaks(found, pictures),
+        "peak_mib": workers.peaks(found, pictures),
         "published": dashed,
-        "bd": curves.deltas(measured, dashed, args.metrics.split(","), anchors),
+        "bd": curves.deltas(measured, dashed, metrics, anchors),
         "points": [
             {"codec": codec, "level": level, "picture": who}
             | ({"error": p} if isinstance(p, str) else {"bytes": p.bytes, "bpp": round(p.bpp, 5)}
@@ -367,9 +275,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     result["libraries"] = {name: metadata.version(name) for name in ("narrowbit", "numpy", "pillow", "bjontegaard")}
     whole = report("rd", rows_of(result), **result)
     write(args.out / "results.json", whole)
-    from .page import write as write_page
+    looked_at = dict(list(pictures.items())[: 1 if args.quick else viewer.PICTURES])
+    from .page import write as write_page  # wants jinja2 and matplotlib
 
-    write_page(args.out / "report.html", whole, viewer.images(found.values(), pictures, measured, args.viewer))
+    write_page(args.out / "report.html", whole, viewer.images(found.values(), looked_at, measured, args.viewer))
     print(shown(result))
     print(f"wrote {args.out / 'report.html'} and results.json", file=sys.stderr)
     return whole

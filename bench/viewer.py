@@ -14,7 +14,7 @@ from rate import bits_per_pixel, psnr
 from .curves import Measured
 from .measure import Codec, Picture, Point
 
-PICTURES = 3
+PICTURES = 3  # time
 SIDE = 512  # pixels of the part that is shown
 TOLERANCE = 0.02  # near enough
 BUDGET = 6 << 20  # bytes of all of them: the page stays below 10 MB
@@ -53,7 +53,7 @@ def _source(picture: Picture, box: tuple[int, int, int, int]) -> str:
 def images(
     codecs: Iterable[Codec], pictures: dict[str, Picture], measured: dict[str, Measured], bpp: float
 ) -> list[dict[str, Any]]:
-    """For the first pictures, as many as the page has room for; none where bpp is 0. Not shown: codecs that fail."""
+    """For these pictures, as many as the page has room for; none where bpp is 0. Not shown: codecs that fail."""
     shown: list[dict[str, Any]] = []
     used, codecs = 0, list(codecs)
     for name, picture in pictures.items() if bpp else ():
@@ -77,6 +77,4 @@ def images(
         if used > BUDGET and shown:
             break
         shown.append({"picture": name, "crop": [left, top, width, height], "images": made})
-        if len(shown) == PICTURES:
-            break
     return shown
