@@ -47,11 +47,6 @@ __m256i decode_step8(__m256i& x, const TableBank::DecodeSlot* slots, const uint8
     return _mm256_srai_epi32(slot, 24);
 }
 
-// first, escape and raw bits, 16, 8 and 8 of them; the compiler sees that this is one load.
-int as_number(const TableBank::Table& table) {
-    return int(table.first | table.escape << 16 | uint32_t(table.raw_bits) << 24);
-}
-
 // number(0) .. number(7) as a vector.
 template <typename Number>
 __m256i eight(Number number) {

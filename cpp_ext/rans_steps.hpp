@@ -85,6 +85,11 @@ const uint8_t* decode_steps(const TableBank::DecodeSlot* slots, const uint8_t* i
     return word;
 }
 
+// first, escape and raw bits, 16, 8 and 8 of them; the compiler sees that this is one load.
+inline int as_number(const TableBank::Table& table) {
+    return int(table.first | table.escape << 16 | uint32_t(table.raw_bits) << 24);
+}
+
 inline bool rank_step(const TableBank::Table& table, int16_t symbol, uint16_t& id) {
     const int32_t v = symbol >> table.raw_bits;  // >> of a negative int floors on every compiler of note
     const auto rank = uint32_t(v >= 0 ? 2 * v : -2 * v - 1);
