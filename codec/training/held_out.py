@@ -37,9 +37,12 @@ def with_average(run: Run, pictures: list[NDArray[np.uint8]]) -> list[dict[str, 
     model = run.model
     kept = {n: p.detach().clone() for n, p in model.arrays.items()}
     compiled, model.transforms.compiled, model.entropy.compiled = model.transforms.compiled, False, False
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     model.arrays.load_state_dict(run.average)
     try:
         return evaluate(model, pictures)
     finally:
+        torch.set_float32_matmul_precision(precision)
         model.arrays.load_state_dict(kept)
         model.transforms.compiled = model.entropy.compiled = compiled

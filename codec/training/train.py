@@ -92,6 +92,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def precision(device: str) -> str:
+    """Of matrix products, in torch's words: inputs rounded to TF32 on GPUs and to bfloat16 on CPUs that multiply such,
+    sums in float32. Both hold the products of 8-bit integers exactly."""
+    fast = torch.device(device).type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "medium" if fast else "high"
+
+
 def branch_folder(trunk: Path) -> Path:
     """The branch that was interrupted, or a new one."""
     number = 1
@@ -174,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     device = distributed.start(args.device)
     torch.set_num_threads(args.threads)
     torch._dynamo.config.recompile_limit = 64  # every block shape of every stage; beyond the limit it would not compile
-    torch.set_float32_matmul_precision("high")  # TF32 on GPUs: it holds the products of 8-bit integers exactly
+    torch.set_float32_matmul_precision(precision(device))
     pictures, held_out = load_pictures(args.data, schedule.LARGEST)
     photos = Photos(pictures, schedule.LARGEST, device)
     run = start(args, device, photos)
