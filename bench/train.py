@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def eager(run: Any, threads: int) -> Iterator[None]:
-    """Neither our loops nor our division of a batch among threads: torch as it comes."""
+    """Neither our loops, precision nor division of a batch among threads: torch as it comes."""
     from codec.models.ops import TorchOps
     from codec.training.step import Gradients
 
@@ -43,9 +43,12 @@ def eager(run: Any, threads: int) -> Iterator[None]:
     import torch
 
     torch.set_num_threads(threads)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
+        torch.set_float32_matmul_precision(precision)
         run.gradients, TorchOps.by_loops = ours, by_loops  # type: ignore[method-assign]
 
 
@@ -59,12 +62,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from codec.training.run import Run
     from codec.training.schedule import TRUNK_CROPS, Step
     from codec.training.step import Gradients
-    from codec.training.train import update
+    from codec.training.train import precision, update
 
     random = np.random.default_rng(1)
     coarse = random.integers(0, 256, (8, 48, 48, 3)).astype(np.uint8)
     photos = Photos([c.repeat(8, 0).repeat(8, 1) for c in coarse], 256)
     torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision(precision("cpu"))
     kinds = {"256": Step(1e-3, 4, 256, False), "trunk": Step(1e-3, *TRUNK_CROPS, False)}
     times: dict[str, list[float]] = {"256": [], "trunk": [], "eager": []}
     with tempfile.TemporaryDirectory() as folder:
