@@ -7,6 +7,7 @@ ValueError. arithmetic: 0 float, 1 clipped, 2 rounded. threads: 0 for as many as
 from typing import Any
 
 PANEL: int
+half: Any  # the passes of training, narrow to depthwise_back, for bfloat16 between them and matrix products
 
 def isa() -> str:
     """The instruction set in use: scalar, avx2 or avx512. Raises ValueError if MLIC_CPU asks for what is not there."""
@@ -35,5 +36,14 @@ def add_back(
 ) -> None: ...
 def depthwise(arithmetic: int, threads: int, x: Any, weights: Any, bias: Any, y: Any) -> None: ...
 def depthwise_back(
-    arithmetic: int, threads: int, x: Any, weights: Any, y: Any, dy: Any, dx: Any, dweights: Any, dbias: Any
+    arithmetic: int,
+    threads: int,
+    x: Any,
+    weights: Any,
+    y: Any,
+    dy: Any,
+    passed: Any,
+    dx: Any,
+    dweights: Any,
+    dbias: Any,
 ) -> None: ...

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace narrowbit {
 
@@ -37,6 +38,46 @@ struct Grid {
     size_t positions() const { return batch * height * width; }
 };
 
+// A float in half the memory, as matrix products of bfloat16 want it. Rounds to nearest, ties to even.
+struct Half {
+    uint16_t bits;
+    Half() = default;
+    explicit Half(float x) {
+        uint32_t u;
+        std::memcpy(&u, &x, 4);
+        bits = uint16_t((u + 0x7FFF + (u >> 16 & 1)) >> 16);
+    }
+    operator float() const {
+        const uint32_t u = uint32_t(bits) << 16;
+        float x;
+        std::memcpy(&x, &u, 4);
+        return x;
+    }
+};
+
+// What stands between matrix products when training, one pass over memory each. S: of what they read and give.
+template <typename S>
+struct Passes {
+    // h = narrow(x)
+    void (*narrow)(How how, size_t n, const float* x, S* h);
+    // h = u * hardsigmoid(v), with u = v = t: t (n, c) -> h (n, c)
+    void (*act)(How how, size_t n, size_t c, const S* t, float* h);
+    void (*act_back)(How how, size_t n, size_t c, const S* t, const float* dh, S* dt, float* dbias);
+    // the same with u and v side by side: uv (n, 2c) -> h (n, c)
+    void (*gate)(How how, size_t n, size_t c, const S* uv, S* h);
+    void (*gate_back)(How how, size_t n, size_t c, const S* uv, const S* dh, S* duv, float* dbias);
+    // y = wide(x + wide(r)), h = narrow(y); h may be null
+    void (*add)(How how, size_t n, const float* x, const S* r, float* y, S* h);
+    // dy of y, dh of h (may be null) -> dx, dr and its sum over positions
+    void (*add_back)(How how, size_t n, size_t c, const float* x, const S* r, const float* dy, const S* dh, float* dx,
+                     S* dr, float* dbias);
+    // 5x5 with zeros around, y = narrow(conv(x) + bias); weights (25, c)
+    void (*depthwise)(How how, Grid grid, const float* x, const float* weights, const float* bias, S* y);
+    // dy where y was not clipped (passed, which may be dy), dx, dweights (25, c), dbias
+    void (*depthwise_back)(How how, Grid grid, const float* x, const float* weights, const S* y, const S* dy,
+                           float* passed, float* dx, float* dweights, float* dbias);
+};
+
 // One table of functions for each instruction set. All pointers are c-contiguous and do not overlap, except that an
 // output may be null where its comment says so. Work is split over OpenMP threads where the compiler has them; the
 // result depends on their number only through the order of the sums of bias and tap gradients.
@@ -44,32 +85,16 @@ struct Layers {
     const char* name;
     // weights (rows, k) -> panels (ceil(rows / kPanel), k, kPanel), zeros at the end
     void (*pack)(size_t k, size_t rows, const float* weights, float* panels);
-    // y (n, rows) = form(x (n, k) times the transposed weights (rows, k), + bias); y (n, rows / 2) for gate. The weights
-    // come in panels; bias may be null.
+    // y (n, rows) = form(x (n, k) times the transposed weights (rows, k), + bias); y (n, rows / 2) for gate. The
+    // weights come in panels; bias may be null.
     void (*linear)(How how, Form form, size_t n, size_t k, size_t rows, const float* x, const float* panels,
                    const float* bias, After after, float* y);
     // Linear attention in integers: q (n_queries, heads * d), k and v (n_keys, heads * d), all narrow; table (256) of
     // exp(-i / 16) -> narrow (n_queries, heads * d)
     void (*attention)(How how, size_t heads, size_t d, size_t n_queries, size_t n_keys, const float* q, const float* k,
                       const float* v, const int32_t* table, float* out);
-    // h = narrow(x)
-    void (*narrow)(How how, size_t n, const float* x, float* h);
-    // h = u * hardsigmoid(v), with u = v = t: t (n, c) -> h (n, c)
-    void (*act)(How how, size_t n, size_t c, const float* t, float* h);
-    void (*act_back)(How how, size_t n, size_t c, const float* t, const float* dh, float* dt, float* dbias);
-    // the same with u and v side by side: uv (n, 2c) -> h (n, c)
-    void (*gate)(How how, size_t n, size_t c, const float* uv, float* h);
-    void (*gate_back)(How how, size_t n, size_t c, const float* uv, const float* dh, float* duv, float* dbias);
-    // y = wide(x + wide(r)), h = narrow(y); h may be null
-    void (*add)(How how, size_t n, const float* x, const float* r, float* y, float* h);
-    // dy of y, dh of h (may be null) -> dx, dr and its sum over positions
-    void (*add_back)(How how, size_t n, size_t c, const float* x, const float* r, const float* dy,
-                     const float* dh, float* dx, float* dr, float* dbias);
-    // 5x5 with zeros around, y = narrow(conv(x) + bias); weights (25, c)
-    void (*depthwise)(How how, Grid grid, const float* x, const float* weights, const float* bias, float* y);
-    // dx, dweights (25, c), dbias; dy is overwritten by its clipped form
-    void (*depthwise_back)(How how, Grid grid, const float* x, const float* weights, const float* y, float* dy,
-                           float* dx, float* dweights, float* dbias);
+    Passes<float> single;
+    Passes<Half> half;
 };
 
 // The functions for this machine, or for the instruction set that MLIC_CPU names.

@@ -1,9 +1,10 @@
-// Types and sizes only: float32 arrays (numpy or torch) in, results into arrays that the caller made.
+// Types and sizes only: float32 or bfloat16 arrays (numpy or torch) in, results into arrays that the caller made.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 
 #include <optional>
+#include <type_traits>
 
 #include "layers.hpp"
 
@@ -11,9 +12,21 @@ namespace nb = nanobind;
 using namespace nb::literals;
 using namespace narrowbit;
 
+namespace nanobind::detail {
+template <>
+struct dtype_traits<Half> {
+    static constexpr dlpack::dtype value{uint8_t(dlpack::dtype_code::Bfloat), 16, 1};
+    static constexpr auto name = const_name("bfloat16");
+};
+}  // namespace nanobind::detail
+
 namespace {
 
-using Array = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+const auto release = nb::call_guard<nb::gil_scoped_release>();
+
+template <typename S>
+using Of = nb::ndarray<S, nb::c_contig, nb::device::cpu>;
+using Array = Of<float>;
 
 // Every array must have the elements that the loops will touch.
 template <typename... Arrays>
@@ -21,7 +34,8 @@ void expect(size_t size, const Arrays&... arrays) {
     if (((arrays.size() != size) || ...)) throw std::invalid_argument("arrays differ in size");
 }
 
-size_t channels(const Array& a) {
+template <typename S>
+size_t channels(const Of<S>& a) {
     if (a.ndim() == 0 || a.size() == 0) throw std::invalid_argument("an array is empty");
     return a.shape(a.ndim() - 1);
 }
@@ -71,78 +85,105 @@ Grid grid(const Array& x) {
     return {x.shape(0), x.shape(1), x.shape(2), x.shape(3)};
 }
 
-void narrow(int a, int threads, Array x, Array h) {
+template <typename S>
+const Passes<S>& passes() {
+    if constexpr (std::is_same_v<S, float>)
+        return layers().single;
+    else
+        return layers().half;
+}
+
+template <typename S>
+void narrow(int a, int threads, Array x, Of<S> h) {
     check(a), expect(x.size(), h);
-    layers().narrow({a, threads}, x.size(), x.data(), h.data());
+    passes<S>().narrow({a, threads}, x.size(), x.data(), h.data());
 }
 
-void act(int a, int threads, Array t, Array h) {
+template <typename S>
+void act(int a, int threads, Of<S> t, Array h) {
     check(a), expect(t.size(), h);
-    layers().act({a, threads}, t.size(), 1, t.data(), h.data());
+    passes<S>().act({a, threads}, t.size(), 1, t.data(), h.data());
 }
 
-void act_back(int a, int threads, Array t, Array dh, Array dt, Array dbias) {
+template <typename S>
+void act_back(int a, int threads, Of<S> t, Array dh, Of<S> dt, Array dbias) {
     const size_t c = channels(t);
     check(a), expect(t.size(), dh, dt), expect(c, dbias);
-    layers().act_back({a, threads}, t.size() / c, c, t.data(), dh.data(), dt.data(), dbias.data());
+    passes<S>().act_back({a, threads}, t.size() / c, c, t.data(), dh.data(), dt.data(), dbias.data());
 }
 
-void gate(int a, int threads, Array uv, Array h) {
+template <typename S>
+void gate(int a, int threads, Of<S> uv, Of<S> h) {
     const size_t c = channels(h);
     check(a), expect(2 * h.size(), uv);
-    layers().gate({a, threads}, h.size() / c, c, uv.data(), h.data());
+    passes<S>().gate({a, threads}, h.size() / c, c, uv.data(), h.data());
 }
 
-void gate_back(int a, int threads, Array uv, Array dh, Array duv, Array dbias) {
+template <typename S>
+void gate_back(int a, int threads, Of<S> uv, Of<S> dh, Of<S> duv, Array dbias) {
     const size_t c = channels(dh);
     check(a), expect(2 * dh.size(), uv, duv), expect(2 * c, dbias);
-    layers().gate_back({a, threads}, dh.size() / c, c, uv.data(), dh.data(), duv.data(), dbias.data());
+    passes<S>().gate_back({a, threads}, dh.size() / c, c, uv.data(), dh.data(), duv.data(), dbias.data());
 }
 
-void add(int a, int threads, Array x, Array r, Array y, std::optional<Array> h) {
-    check(a), expect(x.size(), r, y, h ? *h : x);
-    layers().add({a, threads}, x.size(), x.data(), r.data(), y.data(), h ? h->data() : nullptr);
+template <typename S>
+void add(int a, int threads, Array x, Of<S> r, Array y, std::optional<Of<S>> h) {
+    check(a), expect(x.size(), r, y, h ? *h : r);
+    passes<S>().add({a, threads}, x.size(), x.data(), r.data(), y.data(), h ? h->data() : nullptr);
 }
 
-void add_back(int a, int threads, Array x, Array r, Array dy, std::optional<Array> dh, Array dx, Array dr, Array dbias) {
+template <typename S>
+void add_back(int a, int threads, Array x, Of<S> r, Array dy, std::optional<Of<S>> dh, Array dx, Of<S> dr,
+              Array dbias) {
     const size_t c = channels(x);
-    check(a), expect(x.size(), r, dy, dx, dr, dh ? *dh : x), expect(c, dbias);
-    layers().add_back({a, threads}, x.size() / c, c, x.data(), r.data(), dy.data(), dh ? dh->data() : nullptr, dx.data(),
-                      dr.data(), dbias.data());
+    check(a), expect(x.size(), r, dy, dx, dr, dh ? *dh : r), expect(c, dbias);
+    passes<S>().add_back({a, threads}, x.size() / c, c, x.data(), r.data(), dy.data(), dh ? dh->data() : nullptr,
+                         dx.data(), dr.data(), dbias.data());
 }
 
-void depthwise(int a, int threads, Array x, Array weights, Array bias, Array y) {
+template <typename S>
+void depthwise(int a, int threads, Array x, Array weights, Array bias, Of<S> y) {
     const Grid g = grid(x);
     check(a), expect(x.size(), y), expect(25 * g.channels, weights), expect(g.channels, bias);
-    layers().depthwise({a, threads}, g, x.data(), weights.data(), bias.data(), y.data());
+    passes<S>().depthwise({a, threads}, g, x.data(), weights.data(), bias.data(), y.data());
 }
 
-void depthwise_back(int a, int threads, Array x, Array weights, Array y, Array dy, Array dx, Array dweights, Array dbias) {
+template <typename S>
+void depthwise_back(int a, int threads, Array x, Array weights, Of<S> y, Of<S> dy, Array passed, Array dx,
+                    Array dweights, Array dbias) {
     const Grid g = grid(x);
-    check(a), expect(x.size(), y, dy, dx), expect(25 * g.channels, weights, dweights), expect(g.channels, dbias);
-    layers().depthwise_back({a, threads}, g, x.data(), weights.data(), y.data(), dy.data(), dx.data(), dweights.data(),
-                            dbias.data());
+    check(a), expect(x.size(), y, dy, passed, dx), expect(25 * g.channels, weights, dweights),
+        expect(g.channels, dbias);
+    passes<S>().depthwise_back({a, threads}, g, x.data(), weights.data(), y.data(), dy.data(), passed.data(), dx.data(),
+                               dweights.data(), dbias.data());
+}
+
+// The passes of training, into a module of their own for each type.
+template <typename S>
+void define(nb::module_& m) {
+    m.def("narrow", &narrow<S>, "arithmetic"_a, "threads"_a, "x"_a, "h"_a, release);
+    m.def("act", &act<S>, "arithmetic"_a, "threads"_a, "t"_a, "h"_a, release);
+    m.def("act_back", &act_back<S>, "arithmetic"_a, "threads"_a, "t"_a, "dh"_a, "dt"_a, "dbias"_a, release);
+    m.def("gate", &gate<S>, "arithmetic"_a, "threads"_a, "uv"_a, "h"_a, release);
+    m.def("gate_back", &gate_back<S>, "arithmetic"_a, "threads"_a, "uv"_a, "dh"_a, "duv"_a, "dbias"_a, release);
+    m.def("add", &add<S>, "arithmetic"_a, "threads"_a, "x"_a, "r"_a, "y"_a, "h"_a.none() = nb::none(), release);
+    m.def("add_back", &add_back<S>, "arithmetic"_a, "threads"_a, "x"_a, "r"_a, "dy"_a, "dh"_a.none(), "dx"_a, "dr"_a,
+          "dbias"_a, release);
+    m.def("depthwise", &depthwise<S>, "arithmetic"_a, "threads"_a, "x"_a, "weights"_a, "bias"_a, "y"_a, release);
+    m.def("depthwise_back", &depthwise_back<S>, "arithmetic"_a, "threads"_a, "x"_a, "weights"_a, "y"_a, "dy"_a,
+          "passed"_a, "dx"_a, "dweights"_a, "dbias"_a, release);
 }
 
 }  // namespace
 
 NB_MODULE(_layers, m) {
-    const auto release = nb::call_guard<nb::gil_scoped_release>();
     m.def("isa", [] { return layers().name; });
     m.attr("PANEL") = kPanel;
     m.def("pack", &pack, "weights"_a, "panels"_a);
     m.def("linear", &linear, "arithmetic"_a, "threads"_a, "form"_a, "x"_a, "panels"_a, "bias"_a.none(), "y"_a,
           "residual"_a.none() = nb::none(), "narrow"_a.none() = nb::none(), release);
     m.def("attention", &attention, "threads"_a, "heads"_a, "q"_a, "k"_a, "v"_a, "table"_a, "out"_a, release);
-    m.def("narrow", &narrow, "arithmetic"_a, "threads"_a, "x"_a, "h"_a, release);
-    m.def("act", &act, "arithmetic"_a, "threads"_a, "t"_a, "h"_a, release);
-    m.def("act_back", &act_back, "arithmetic"_a, "threads"_a, "t"_a, "dh"_a, "dt"_a, "dbias"_a, release);
-    m.def("gate", &gate, "arithmetic"_a, "threads"_a, "uv"_a, "h"_a, release);
-    m.def("gate_back", &gate_back, "arithmetic"_a, "threads"_a, "uv"_a, "dh"_a, "duv"_a, "dbias"_a, release);
-    m.def("add", &add, "arithmetic"_a, "threads"_a, "x"_a, "r"_a, "y"_a, "h"_a.none() = nb::none(), release);
-    m.def("add_back", &add_back, "arithmetic"_a, "threads"_a, "x"_a, "r"_a, "dy"_a, "dh"_a.none(), "dx"_a, "dr"_a, "dbias"_a,
-          release);
-    m.def("depthwise", &depthwise, "arithmetic"_a, "threads"_a, "x"_a, "weights"_a, "bias"_a, "y"_a, release);
-    m.def("depthwise_back", &depthwise_back, "arithmetic"_a, "threads"_a, "x"_a, "weights"_a, "y"_a, "dy"_a, "dx"_a,
-          "dweights"_a, "dbias"_a, release);
+    define<float>(m);
+    auto half = m.def_submodule("half");
+    define<Half>(half);
 }

@@ -14,9 +14,9 @@ struct Taps {
 };
 
 // kBlock channels from `first` on, of one row of outputs.
-template <int A>
+template <int A, typename S>
 inline void depthwise_row(Grid g, size_t row, size_t first, const float* RESTRICT x, const float* RESTRICT weights,
-                          const float* RESTRICT bias, float* RESTRICT y) {
+                          const float* RESTRICT bias, S* RESTRICT y) {
     const size_t c = g.channels;
     const Taps rows(row % g.height, g.height);
     for (size_t w = 0; w < g.width; ++w) {
@@ -31,18 +31,18 @@ inline void depthwise_row(Grid g, size_t row, size_t first, const float* RESTRIC
             }
         float sums[kBlock];
         for (size_t v = 0; v < kBlock / kLanes; ++v) store(sums + v * kLanes, sum[v]);
-        float* RESTRICT to = y + (row * g.width + w) * c + first;
+        S* RESTRICT to = y + (row * g.width + w) * c + first;
         if (bias)
-            for (size_t k = 0; k < kBlock; ++k) to[k] = fix<A>(sums[k] + bias[first + k], kNarrow);
+            for (size_t k = 0; k < kBlock; ++k) to[k] = S(fix<A>(sums[k] + bias[first + k], kNarrow));
         else
-            std::copy_n(sums, kBlock, to);
+            for (size_t k = 0; k < kBlock; ++k) to[k] = S(sums[k]);
     }
 }
 
 // The channels from `first` to the last, where fewer than kBlock are left.
-template <int A>
+template <int A, typename S>
 inline void depthwise_rest(Grid g, size_t row, size_t first, const float* RESTRICT x, const float* RESTRICT weights,
-                           const float* RESTRICT bias, float* RESTRICT y) {
+                           const float* RESTRICT bias, S* RESTRICT y) {
     const size_t c = g.channels;
     const Taps rows(row % g.height, g.height);
     for (size_t w = 0; w < g.width; ++w) {
@@ -52,13 +52,13 @@ inline void depthwise_rest(Grid g, size_t row, size_t first, const float* RESTRI
             for (size_t i = rows.begin; i < rows.end; ++i)
                 for (size_t j = columns.begin; j < columns.end; ++j)
                     sum += x[((row + i - 2) * g.width + w + j - 2) * c + k] * weights[(i * 5 + j) * c + k];
-            y[(row * g.width + w) * c + k] = bias ? fix<A>(sum + bias[k], kNarrow) : sum;
+            y[(row * g.width + w) * c + k] = S(bias ? fix<A>(sum + bias[k], kNarrow) : sum);
         }
     }
 }
 
-template <int A>
-void depthwise(How how, Grid g, const float* x, const float* weights, const float* bias, float* y) {
+template <int A, typename S>
+void depthwise(How how, Grid g, const float* x, const float* weights, const float* bias, S* y) {
     const size_t c = g.channels;
     split(g.batch * g.height, threads_for(how, g.positions() * c), [=](size_t begin, size_t end, size_t) {
         for (size_t first = 0; first < c; first += kBlock)
@@ -90,28 +90,27 @@ inline void tap_row(Grid g, size_t row, size_t first, size_t width, const float*
     }
 }
 
-template <int A>
-void depthwise_back(How how, Grid g, const float* x, const float* weights, const float* y, float* dy, float* dx,
-                    float* dweights, float* dbias) {
+template <int A, typename S>
+void depthwise_back(How how, Grid g, const float* x, const float* weights, const S* y, const S* dy, float* passed,
+                    float* dx, float* dweights, float* dbias) {
     const size_t c = g.channels, n = g.positions() * c;
-    if constexpr (A > 0)
+    if (A > 0 || static_cast<const void*>(passed) != dy)
         split(n, threads_for(how, n), [=](size_t begin, size_t end, size_t) {
-            const float* RESTRICT from = y;
-            float* RESTRICT d = dy;
-            for (size_t i = begin; i < end; ++i) d[i] *= passes<A>(from[i], kNarrow);
+#pragma GCC ivdep
+            for (size_t i = begin; i < end; ++i) passed[i] = dy[i] * passes<A>(y[i], kNarrow);
         });
     const Floats flipped(25 * c), sums(26 * c);
     for (size_t t = 0; t < 25; ++t) std::copy_n(weights + (24 - t) * c, c, flipped.data + t * c);
-    depthwise<0>(how, g, dy, flipped.data, nullptr, dx);
+    depthwise<0>(how, g, passed, flipped.data, nullptr, dx);
     split_with_sums(g.batch * g.height, threads_for(how, n), 26 * c, sums.data, [=](size_t begin, size_t end, float* to) {
         for (size_t first = 0; first < c; first += kBlock) {
             const size_t width = std::min(kBlock, c - first);
             float taps[25 * kBlock] = {}, total[kBlock] = {};
             for (size_t row = begin; row < end; ++row) {
                 if (width == kBlock)
-                    tap_row<kBlock>(g, row, first, width, x, dy, taps, total);
+                    tap_row<kBlock>(g, row, first, width, x, passed, taps, total);
                 else
-                    tap_row<0>(g, row, first, width, x, dy, taps, total);
+                    tap_row<0>(g, row, first, width, x, passed, taps, total);
             }
             for (size_t t = 0; t < 25; ++t) std::copy_n(taps + t * kBlock, width, to + t * c + first);
             std::copy_n(total, width, to + 25 * c + first);

@@ -16,12 +16,8 @@ namespace ISA {
                               : f<2>(how, args...);   \
     }
 
-extern const Layers kLayers;
-const Layers kLayers = {
-    ISA_NAME,
-    pack,
-    BY_ARITHMETIC(linear),
-    attention,
+template <typename S>
+constexpr Passes<S> kPasses{
     BY_ARITHMETIC(narrow),
     BY_ARITHMETIC(act),
     BY_ARITHMETIC(act_back),
@@ -31,6 +27,16 @@ const Layers kLayers = {
     BY_ARITHMETIC(add_back),
     BY_ARITHMETIC(depthwise),
     BY_ARITHMETIC(depthwise_back),
+};
+
+extern const Layers kLayers;
+const Layers kLayers = {
+    ISA_NAME,
+    pack,
+    BY_ARITHMETIC(linear),
+    attention,
+    kPasses<float>,
+    kPasses<Half>,
 };
 
 }  // namespace ISA

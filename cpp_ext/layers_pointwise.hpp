@@ -7,15 +7,15 @@ namespace narrowbit {
 namespace ISA {
 namespace {
 
-template <int A>
-void narrow(How how, size_t n, const float* RESTRICT x, float* RESTRICT h) {
+template <int A, typename S>
+void narrow(How how, size_t n, const float* RESTRICT x, S* RESTRICT h) {
     split(n, threads_for(how, n), [=](size_t begin, size_t end, size_t) {
-        for (size_t i = begin; i < end; ++i) h[i] = fix<A>(x[i], kNarrow);
+        for (size_t i = begin; i < end; ++i) h[i] = S(fix<A>(x[i], kNarrow));
     });
 }
 
-template <int A>
-void act(How how, size_t n, size_t c, const float* RESTRICT t, float* RESTRICT h) {
+template <int A, typename S>
+void act(How how, size_t n, size_t c, const S* RESTRICT t, float* RESTRICT h) {
     split(n * c, threads_for(how, n * c), [=](size_t begin, size_t end, size_t) {
         for (size_t i = begin; i < end; ++i) {
             const float u = fix<A>(t[i], kNarrow);
@@ -24,8 +24,8 @@ void act(How how, size_t n, size_t c, const float* RESTRICT t, float* RESTRICT h
     });
 }
 
-template <int A>
-void act_back(How how, size_t n, size_t c, const float* RESTRICT t, const float* RESTRICT dh, float* RESTRICT dt,
+template <int A, typename S>
+void act_back(How how, size_t n, size_t c, const S* RESTRICT t, const float* RESTRICT dh, S* RESTRICT dt,
               float* RESTRICT dbias) {
     split_with_sums(n, threads_for(how, n * c), c, dbias, [=](size_t begin, size_t end, float* RESTRICT sums) {
         for (size_t i = begin; i < end; ++i)
@@ -33,37 +33,38 @@ void act_back(How how, size_t n, size_t c, const float* RESTRICT t, const float*
                 const float raw = t[i * c + k], u = fix<A>(raw, kNarrow), s = sigmoid(u);
                 const float d = dh[i * c + k] * passes<A>(u * s, kNarrow) * (s + u * sigmoid_slope(u)) *
                                 passes<A>(raw, kNarrow);
-                dt[i * c + k] = d;
+                dt[i * c + k] = S(d);
                 sums[k] += d;
             }
     });
 }
 
-template <int A>
-void gate(How how, size_t n, size_t c, const float* RESTRICT uv, float* RESTRICT h) {
+template <int A, typename S>
+void gate(How how, size_t n, size_t c, const S* RESTRICT uv, S* RESTRICT h) {
     split(n, threads_for(how, n * c), [=](size_t begin, size_t end, size_t) {
         for (size_t i = begin; i < end; ++i) {
-            const float *RESTRICT u = uv + 2 * i * c, *RESTRICT v = u + c;
+            const S *RESTRICT u = uv + 2 * i * c, *RESTRICT v = u + c;
             for (size_t k = 0; k < c; ++k)
-                h[i * c + k] = fix<A>(fix<A>(u[k], kNarrow) * sigmoid(fix<A>(v[k], kNarrow)), kNarrow);
+                h[i * c + k] = S(fix<A>(fix<A>(u[k], kNarrow) * sigmoid(fix<A>(v[k], kNarrow)), kNarrow));
         }
     });
 }
 
-template <int A>
-void gate_back(How how, size_t n, size_t c, const float* RESTRICT uv, const float* RESTRICT dh, float* RESTRICT duv,
+template <int A, typename S>
+void gate_back(How how, size_t n, size_t c, const S* RESTRICT uv, const S* RESTRICT dh, S* RESTRICT duv,
                float* RESTRICT dbias) {
     split_with_sums(n, threads_for(how, n * c), 2 * c, dbias, [=](size_t begin, size_t end, float* RESTRICT sums) {
         for (size_t i = begin; i < end; ++i) {
-            const float *RESTRICT u = uv + 2 * i * c, *RESTRICT v = u + c, *RESTRICT d = dh + i * c;
-            float *RESTRICT du = duv + 2 * i * c, *RESTRICT dv = du + c, *RESTRICT sv = sums + c;
+            const S *RESTRICT u = uv + 2 * i * c, *RESTRICT v = u + c, *RESTRICT d = dh + i * c;
+            S *RESTRICT du = duv + 2 * i * c, *RESTRICT dv = du + c;
+            float* RESTRICT sv = sums + c;
             for (size_t k = 0; k < c; ++k) {
                 const float a = fix<A>(u[k], kNarrow), b = fix<A>(v[k], kNarrow), s = sigmoid(b);
                 const float g = d[k] * passes<A>(a * s, kNarrow);
                 const float gu = g * s * passes<A>(u[k], kNarrow);
                 const float gv = g * a * sigmoid_slope(b) * passes<A>(v[k], kNarrow);
-                du[k] = gu;
-                dv[k] = gv;
+                du[k] = S(gu);
+                dv[k] = S(gv);
                 sums[k] += gu;
                 sv[k] += gv;
             }
@@ -71,22 +72,22 @@ void gate_back(How how, size_t n, size_t c, const float* RESTRICT uv, const floa
     });
 }
 
-template <int A>
-void add(How how, size_t n, const float* RESTRICT x, const float* RESTRICT r, float* RESTRICT y, float* RESTRICT h) {
+template <int A, typename S>
+void add(How how, size_t n, const float* RESTRICT x, const S* RESTRICT r, float* RESTRICT y, S* RESTRICT h) {
     split(n, threads_for(how, n), [=](size_t begin, size_t end, size_t) {
         if (h)
             for (size_t i = begin; i < end; ++i) {
                 y[i] = fix<A>(x[i] + fix<A>(r[i], kWide), kWide);
-                h[i] = fix<A>(y[i], kNarrow);
+                h[i] = S(fix<A>(y[i], kNarrow));
             }
         else
             for (size_t i = begin; i < end; ++i) y[i] = fix<A>(x[i] + fix<A>(r[i], kWide), kWide);
     });
 }
 
-template <int A, bool kBoth>
-inline void add_back_rows(size_t begin, size_t end, size_t c, const float* RESTRICT x, const float* RESTRICT r,
-                          const float* RESTRICT dy, const float* RESTRICT dh, float* RESTRICT dx, float* RESTRICT dr,
+template <int A, bool kBoth, typename S>
+inline void add_back_rows(size_t begin, size_t end, size_t c, const float* RESTRICT x, const S* RESTRICT r,
+                          const float* RESTRICT dy, const S* RESTRICT dh, float* RESTRICT dx, S* RESTRICT dr,
                           float* RESTRICT sums) {
     for (size_t j = begin; j < end; ++j)
         for (size_t k = 0; k < c; ++k) {
@@ -97,14 +98,14 @@ inline void add_back_rows(size_t begin, size_t end, size_t c, const float* RESTR
             g *= passes<A>(raw, kWide);
             dx[i] = g;
             g *= passes<A>(r[i], kWide);
-            dr[i] = g;
+            dr[i] = S(g);
             sums[k] += g;
         }
 }
 
-template <int A>
-void add_back(How how, size_t n, size_t c, const float* x, const float* r, const float* dy, const float* dh, float* dx,
-              float* dr, float* dbias) {
+template <int A, typename S>
+void add_back(How how, size_t n, size_t c, const float* x, const S* r, const float* dy, const S* dh, float* dx, S* dr,
+              float* dbias) {
     split_with_sums(n, threads_for(how, n * c), c, dbias, [=](size_t begin, size_t end, float* sums) {
         if (dh)
             add_back_rows<A, true>(begin, end, c, x, r, dy, dh, dx, dr, sums);

@@ -17,18 +17,25 @@ from cpp_ext import _layers
 Grads = tuple[Tensor | None, ...]
 
 
-def _like(x: Tensor, channels: int | None = None) -> Tensor:
-    return torch.empty(*x.shape[:-1], channels or x.shape[-1])
+def _storage(kind: int) -> tuple[Any, torch.dtype]:
+    """The loops, and the type of what lies between them and the matrix products: bfloat16 where products round to it
+    anyway, unless their sums must be exact."""
+    half = kind < 2 and torch.get_float32_matmul_precision() == "medium"
+    return (_layers.half, torch.bfloat16) if half else (_layers, torch.float32)
+
+
+def _like(x: Tensor, channels: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(*x.shape[:-1], channels or x.shape[-1], dtype=dtype)
 
 
 def _linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    return torch.addmm(b, x.flatten(0, -2), w.t()).view(*x.shape[:-1], -1)
+    return torch.addmm(b.to(x.dtype), x.flatten(0, -2), w.to(x.dtype).t()).view(*x.shape[:-1], -1)
 
 
 def _linear_back(x: Tensor, w: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the input and the weights."""
     rows = g.flatten(0, -2)
-    return (rows @ w).view(x.shape), rows.t() @ x.flatten(0, -2)
+    return (rows @ w.to(g.dtype)).view(x.shape), (rows.t() @ x.flatten(0, -2)).float()
 
 
 class Depthwise(torch.autograd.Function):
@@ -46,7 +53,7 @@ class Depthwise(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Grads:
         x, taps, y = ctx.saved_tensors
         dx, dtaps, db = _like(x), torch.empty_like(taps), torch.empty(x.shape[-1])
-        _layers.depthwise_back(ctx.kind, 0, x, taps, y, g.clone(memory_format=torch.contiguous_format), dx, dtaps, db)
+        _layers.depthwise_back(ctx.kind, 0, x, taps, y, g.contiguous(), _like(x), dx, dtaps, db)
         return None, dx, dtaps.t(), db
 
 
@@ -57,24 +64,25 @@ class TokenMixing(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kind: int, x: Tensor, *arrays: Tensor) -> Tensor:
         w_in, b_in, w_mix, b_mix, w_out, b_out, w_gate, b_gate, w_back, b_back = (a.detach() for a in arrays)
-        taps, clipped = w_mix.t().contiguous(), kind > 0
+        loops, dtype = _storage(kind)
+        taps, same = w_mix.t().contiguous(), kind == 0 and dtype == torch.float32
         h = x
-        if clipped:
-            h = _like(x)
-            _layers.narrow(kind, 0, x, h)
+        if not same:
+            h = _like(x, dtype=dtype)
+            loops.narrow(kind, 0, x, h)
         t = _linear(h, w_in, b_in)
-        a, d = _like(x), _like(x)
-        _layers.act(kind, 0, t, a)
-        _layers.depthwise(kind, 0, a, taps, b_mix, d)
+        a, d = _like(x), _like(x, dtype=dtype)
+        loops.act(kind, 0, t, a)
+        loops.depthwise(kind, 0, a, taps, b_mix, d)
         o = _linear(d, w_out, b_out)
         mid = _like(x)
-        mid_h = _like(x) if clipped else mid
-        _layers.add(kind, 0, x, o, mid, mid_h if clipped else None)
+        mid_h = mid if same else _like(x, dtype=dtype)
+        loops.add(kind, 0, x, o, mid, None if same else mid_h)
         uv = _linear(mid_h, w_gate, b_gate)
-        m = _like(x, uv.shape[-1] // 2)
-        _layers.gate(kind, 0, uv, m)
+        m = _like(x, uv.shape[-1] // 2, dtype)
+        loops.gate(kind, 0, uv, m)
         r, y = _linear(m, w_back, b_back), _like(x)
-        _layers.add(kind, 0, mid, r, y, None)
+        loops.add(kind, 0, mid, r, y, None)
         ctx.kind = kind
         ctx.save_for_backward(x, h, t, a, d, o, mid, mid_h, uv, m, r, w_in, taps, w_out, w_gate, w_back)
         return y
@@ -83,22 +91,25 @@ class TokenMixing(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Grads:
         x, h, t, a, d, o, mid, mid_h, uv, m, r, w_in, taps, w_out, w_gate, w_back = ctx.saved_tensors
         kind, c = ctx.kind, x.shape[-1]
+        dtype = d.dtype
+        loops = _layers if dtype == torch.float32 else _layers.half
         g = g.contiguous()
         db_back, db_gate, db_out, db_mix, db_in = (torch.empty(n) for n in (c, uv.shape[-1], c, c, c))
 
-        g_mid, g_r = _like(x), _like(x)
-        _layers.add_back(kind, 0, mid, r, g, None, g_mid, g_r, db_back)
+        g_mid, g_r = _like(x), _like(x, dtype=dtype)
+        loops.add_back(kind, 0, mid, r, g, None, g_mid, g_r, db_back)
         g_m, dw_back = _linear_back(m, w_back, g_r)
         g_uv = torch.empty_like(uv)
-        _layers.gate_back(kind, 0, uv, g_m, g_uv, db_gate)
+        loops.gate_back(kind, 0, uv, g_m, g_uv, db_gate)
         g_h, dw_gate = _linear_back(mid_h, w_gate, g_uv)
         g_x, g_o = _like(x), g_r
-        _layers.add_back(kind, 0, x, o, g_mid, g_h, g_x, g_o, db_out)
+        loops.add_back(kind, 0, x, o, g_mid, g_h, g_x, g_o, db_out)
         g_d, dw_out = _linear_back(d, w_out, g_o)
+        passed = g_d if dtype == torch.float32 else _like(x)
         g_a, dtaps = g_mid, torch.empty_like(taps)
-        _layers.depthwise_back(kind, 0, a, taps, d, g_d, g_a, dtaps, db_mix)
+        loops.depthwise_back(kind, 0, a, taps, d, g_d, passed, g_a, dtaps, db_mix)
         g_t = g_h
-        _layers.act_back(kind, 0, t, g_a, g_t, db_in)
+        loops.act_back(kind, 0, t, g_a, g_t, db_in)
         g_in, dw_in = _linear_back(h, w_in, g_t)
         if kind:  # what enters the first layer was clipped
             low, high = limits(NARROW)

@@ -36,6 +36,7 @@ from codec.models.ops import Arithmetic
 from codec.training import distributed, plot, schedule, weights
 from codec.training.data import Photos, load_pictures, to_signal
 from codec.training.held_out import with_average
+from codec.training.revive import revive
 from codec.training.run import CHECKPOINT, Run, config_of
 from codec.training.schedule import LEARNING_RATE, Step
 from codec.training.step import Gradients, loss_of
@@ -122,7 +123,9 @@ def start(args: argparse.Namespace, device: str, photos: Photos) -> Run:
     else:
         model = weights.load(args.start) if args.start else MLICv2(CONFIGS[args.model])
         run = Run(folder, model.to(device), args.seed)
-        if not args.start:
+        if args.start:
+            revive(run.model, photos, run.rng)
+        else:
             run.model.fit_to(to_signal(photos.crops(256, schedule.TRUNK_CROPS[1], run.rng)))
         run.average = {n: p.detach().clone() for n, p in run.model.arrays.items()}
     if known != checkpoint:

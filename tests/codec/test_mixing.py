@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -54,6 +55,30 @@ def test_a_block_is_what_the_network_says(kind: Arithmetic, shape: tuple[int, ..
     tolerance = 0.1 if kind == Arithmetic.ROUND else 2e-6
     for a, b in zip(torch.autograd.grad(expected, wanted, g), torch.autograd.grad(found, wanted, g), strict=True):
         assert close(a, b, tolerance)
+
+
+@pytest.fixture
+def half() -> Iterator[None]:
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision(kept)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", (Arithmetic.FLOAT, Arithmetic.CLIP))
+def test_a_block_in_bfloat16_is_near(kind: Arithmetic, shape: tuple[int, ...], half: None) -> None:
+    given = arrays(shape[-1], 0)
+    x = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 3).requires_grad_()
+    found = TorchOps(given.__getitem__, kind).block(network._token_mixing, x, "")
+    g, wanted = torch.randn(shape, generator=torch.Generator().manual_seed(2)), (x, *given.values())
+    found_slopes = torch.autograd.grad(found, wanted, g)
+    torch.set_float32_matmul_precision("highest")
+    expected = network._token_mixing(Defined(given.__getitem__, kind), x, "")
+    assert close(expected, found, 0.01) and not close(expected, found, 1e-5)
+    # At one position a value near a limit is a large part of everything.
+    for a, b in zip(torch.autograd.grad(expected, wanted, g), found_slopes, strict=True):
+        assert close(a, b, 0.05 if x.numel() > 100 else 0.3)
 
 
 @pytest.mark.parametrize("kind", TRAINED)

@@ -21,6 +21,7 @@ from codec.config import CONFIGS, rate_lambda  # noqa: E402
 from codec.models.mlicv2 import MLICv2, gaussian_bits  # noqa: E402
 from codec.training import data, export, held_out, schedule, step, train, weights  # noqa: E402
 from codec.training.optim import Muon, orthogonalize  # noqa: E402
+from codec.training.revive import revive  # noqa: E402
 from codec.training.run import CHECKPOINT, Run  # noqa: E402
 from codec.training.schedule import Step  # noqa: E402
 from rate import gaussian_bits as analytic_bits  # noqa: E402
@@ -219,6 +220,32 @@ distributed.stop()
         assert done.returncode == 0, done.stderr
         found.append([float(v) for v in (tmp_path / name).read_text().split()])
     assert len(found[0]) == 4 and found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_dead_units_get_a_new_start(tmp_path: Path, pictures: list[NDArray]) -> None:
+    run, photos = new_run(tmp_path, pictures), data.Photos(pictures, 128)
+    arrays, block = run.model.arrays, "g_s/sixteenth/0"
+    with torch.no_grad():
+        arrays[f"{block}/back/weight"].normal_()
+        units = arrays[f"{block}/back/weight"].shape[1]
+        arrays[f"{block}/gate/weight"][units : units + 3] = 0.0
+        arrays[f"{block}/gate/bias"][units : units + 3] = -5.0  # closed, wherever
+
+    def bits_and_slopes() -> tuple[float, torch.Tensor]:
+        shares = torch.full((4,), 0.25)
+        x = photos.crops(4, 128, np.random.default_rng(5))
+        noise = torch.Generator().manual_seed(6)
+        loss, _, _ = step.loss_of(
+            run.model, x, torch.linspace(0, 60, 4), shares, shares, lambda v: torch.rand(v.shape, generator=noise)
+        )
+        return loss.item(), torch.autograd.grad(loss, arrays[f"{block}/back/weight"])[0]
+
+    before, slopes = bits_and_slopes()
+    assert not slopes[:, :3].any() and slopes[:, 3:].any(0).all()
+    assert revive(run.model, photos, run.rng) == 3
+    after, slopes = bits_and_slopes()
+    assert after == pytest.approx(before, rel=1e-5) and slopes.any(0).all()
+    assert revive(run.model, photos, run.rng) == 0
 
 
 def test_muon_steps_are_orthogonal() -> None:
