@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def eager(run: Any, threads: int) -> Iterator[None]:
     """Neither our loops, precision nor division of a batch among threads: torch as it comes."""
-    from codec.models.ops import TorchOps
+    from codec.models.ops import TorchOps, products
     from codec.training.step import Gradients
 
     ours, by_loops = run.gradients, TorchOps.by_loops
@@ -43,12 +43,10 @@ def eager(run: Any, threads: int) -> Iterator[None]:
     import torch
 
     torch.set_num_threads(threads)
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
     try:
-        yield
+        with products("highest"):
+            yield
     finally:
-        torch.set_float32_matmul_precision(precision)
         run.gradients, TorchOps.by_loops = ours, by_loops  # type: ignore[method-assign]
 
 
@@ -58,17 +56,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from codec.config import CONFIGS
     from codec.models.mlicv2 import MLICv2
+    from codec.models.ops import fast_precision
     from codec.training.data import Photos, to_signal
     from codec.training.run import Run
     from codec.training.schedule import TRUNK_CROPS, Step
     from codec.training.step import Gradients
-    from codec.training.train import precision, update
+    from codec.training.train import update
 
     random = np.random.default_rng(1)
     coarse = random.integers(0, 256, (8, 48, 48, 3)).astype(np.uint8)
     photos = Photos([c.repeat(8, 0).repeat(8, 1) for c in coarse], 256)
     torch.set_num_threads(args.threads)
-    torch.set_float32_matmul_precision(precision("cpu"))
+    torch.set_float32_matmul_precision(fast_precision("cpu"))
     kinds = {"256": Step(1e-3, 4, 256, False), "trunk": Step(1e-3, *TRUNK_CROPS, False)}
     times: dict[str, list[float]] = {"256": [], "trunk": [], "eager": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ from codec.bundle import Bundle
 from codec.coding import code_latents
 from codec.config import rate_lambda
 from codec.models.mlicv2 import Likelihoods, TorchNetwork
-from codec.models.ops import Arithmetic
+from codec.models.ops import Arithmetic, fast_precision, products
 from codec.modes import Encode
 from codec.ops.native import real
 from codec.runtime.torch import BundleOps
@@ -126,12 +126,13 @@ def refine(
     optimizer = torch.optim.Adam([y, z], RATE)
     checks = {round(iterations * (n + 1) / CHECKS) for n in range(CHECKS)}
     for done in range(1, iterations + 1):
-        mode = Anneal(net, y, z, temperature(done / iterations), skip, generator)
-        y_hat, psi = code_latents(net, mode, qp)
-        shown = network.g_s(net.transforms, net.cfg, y_hat, psi, qp)[:, :height, :width]
-        bits = torch.stack(list(mode.bits.values())).sum()
-        loss = bits / (height * width) + weight * (shown - target).square().mean() * 127.5**2
-        y.grad, z.grad = torch.autograd.grad(loss, (y, z))
+        with products(fast_precision("cpu")):
+            mode = Anneal(net, y, z, temperature(done / iterations), skip, generator)
+            y_hat, psi = code_latents(net, mode, qp)
+            shown = network.g_s(net.transforms, net.cfg, y_hat, psi, qp)[:, :height, :width]
+            bits = torch.stack(list(mode.bits.values())).sum()
+            loss = bits / (height * width) + weight * (shown - target).square().mean() * 127.5**2
+            y.grad, z.grad = torch.autograd.grad(loss, (y, z))
         optimizer.step()
         late = time.monotonic() - start > seconds
         if done in checks or late:

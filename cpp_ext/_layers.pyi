@@ -44,6 +44,6 @@ def depthwise_back(
     dy: Any,
     passed: Any,
     dx: Any,
-    dweights: Any,
+    dweights: Any | None,
     dbias: Any,
 ) -> None: ...

@@ -73,7 +73,7 @@ struct Passes {
                      S* dr, float* dbias);
     // 5x5 with zeros around, y = narrow(conv(x) + bias); weights (25, c)
     void (*depthwise)(How how, Grid grid, const float* x, const float* weights, const float* bias, S* y);
-    // dy where y was not clipped (passed, which may be dy), dx, dweights (25, c), dbias
+    // dy where y was not clipped (passed, which may be dy), dx, and unless null dweights (25, c) and dbias
     void (*depthwise_back)(How how, Grid grid, const float* x, const float* weights, const S* y, const S* dy,
                            float* passed, float* dx, float* dweights, float* dbias);
 };

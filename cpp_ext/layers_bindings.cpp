@@ -150,12 +150,12 @@ void depthwise(int a, int threads, Array x, Array weights, Array bias, Of<S> y) 
 
 template <typename S>
 void depthwise_back(int a, int threads, Array x, Array weights, Of<S> y, Of<S> dy, Array passed, Array dx,
-                    Array dweights, Array dbias) {
+                    std::optional<Array> dweights, Array dbias) {
     const Grid g = grid(x);
-    check(a), expect(x.size(), y, dy, passed, dx), expect(25 * g.channels, weights, dweights),
+    check(a), expect(x.size(), y, dy, passed, dx), expect(25 * g.channels, weights, dweights ? *dweights : weights),
         expect(g.channels, dbias);
     passes<S>().depthwise_back({a, threads}, g, x.data(), weights.data(), y.data(), dy.data(), passed.data(), dx.data(),
-                               dweights.data(), dbias.data());
+                               dweights ? dweights->data() : nullptr, dbias.data());
 }
 
 // The passes of training, into a module of their own for each type.
@@ -171,7 +171,7 @@ void define(nb::module_& m) {
           "dbias"_a, release);
     m.def("depthwise", &depthwise<S>, "arithmetic"_a, "threads"_a, "x"_a, "weights"_a, "bias"_a, "y"_a, release);
     m.def("depthwise_back", &depthwise_back<S>, "arithmetic"_a, "threads"_a, "x"_a, "weights"_a, "y"_a, "dy"_a,
-          "passed"_a, "dx"_a, "dweights"_a, "dbias"_a, release);
+          "passed"_a, "dx"_a, "dweights"_a.none(), "dbias"_a, release);
 }
 
 }  // namespace

@@ -99,9 +99,11 @@ void depthwise_back(How how, Grid g, const float* x, const float* weights, const
 #pragma GCC ivdep
             for (size_t i = begin; i < end; ++i) passed[i] = dy[i] * passes<A>(y[i], kNarrow);
         });
-    const Floats flipped(25 * c), sums(26 * c);
+    const Floats flipped(25 * c);
     for (size_t t = 0; t < 25; ++t) std::copy_n(weights + (24 - t) * c, c, flipped.data + t * c);
     depthwise<0>(how, g, passed, flipped.data, nullptr, dx);
+    if (!dweights) return;
+    const Floats sums(26 * c);
     split_with_sums(g.batch * g.height, threads_for(how, n), 26 * c, sums.data, [=](size_t begin, size_t end, float* to) {
         for (size_t first = 0; first < c; first += kBlock) {
             const size_t width = std::min(kBlock, c - first);

@@ -32,10 +32,10 @@ def _linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return torch.addmm(b.to(x.dtype), x.flatten(0, -2), w.to(x.dtype).t()).view(*x.shape[:-1], -1)
 
 
-def _linear_back(x: Tensor, w: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the input and the weights."""
+def _linear_back(x: Tensor, w: Tensor, g: Tensor, learns: bool) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the input and, where they are wanted, the weights."""
     rows = g.flatten(0, -2)
-    return (rows @ w.to(g.dtype)).view(x.shape), (rows.t() @ x.flatten(0, -2)).float()
+    return (rows @ w.to(g.dtype)).view(x.shape), (rows.t() @ x.flatten(0, -2)).float() if learns else None
 
 
 class Depthwise(torch.autograd.Function):
@@ -52,9 +52,10 @@ class Depthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Grads:
         x, taps, y = ctx.saved_tensors
-        dx, dtaps, db = _like(x), torch.empty_like(taps), torch.empty(x.shape[-1])
+        dtaps = torch.empty_like(taps) if ctx.needs_input_grad[2] else None
+        dx, db = _like(x), torch.empty(x.shape[-1])
         _layers.depthwise_back(ctx.kind, 0, x, taps, y, g.contiguous(), _like(x), dx, dtaps, db)
-        return None, dx, dtaps.t(), db
+        return None, dx, None if dtaps is None else dtaps.t(), db
 
 
 class TokenMixing(torch.autograd.Function):
@@ -90,29 +91,29 @@ class TokenMixing(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Grads:
         x, h, t, a, d, o, mid, mid_h, uv, m, r, w_in, taps, w_out, w_gate, w_back = ctx.saved_tensors
-        kind, c = ctx.kind, x.shape[-1]
-        dtype = d.dtype
+        kind, c, dtype, learns = ctx.kind, x.shape[-1], d.dtype, ctx.needs_input_grad[2]
         loops = _layers if dtype == torch.float32 else _layers.half
         g = g.contiguous()
         db_back, db_gate, db_out, db_mix, db_in = (torch.empty(n) for n in (c, uv.shape[-1], c, c, c))
 
         g_mid, g_r = _like(x), _like(x, dtype=dtype)
         loops.add_back(kind, 0, mid, r, g, None, g_mid, g_r, db_back)
-        g_m, dw_back = _linear_back(m, w_back, g_r)
+        g_m, dw_back = _linear_back(m, w_back, g_r, learns)
         g_uv = torch.empty_like(uv)
         loops.gate_back(kind, 0, uv, g_m, g_uv, db_gate)
-        g_h, dw_gate = _linear_back(mid_h, w_gate, g_uv)
+        g_h, dw_gate = _linear_back(mid_h, w_gate, g_uv, learns)
         g_x, g_o = _like(x), g_r
         loops.add_back(kind, 0, x, o, g_mid, g_h, g_x, g_o, db_out)
-        g_d, dw_out = _linear_back(d, w_out, g_o)
+        g_d, dw_out = _linear_back(d, w_out, g_o, learns)
         passed = g_d if dtype == torch.float32 else _like(x)
-        g_a, dtaps = g_mid, torch.empty_like(taps)
+        g_a, dtaps = g_mid, torch.empty_like(taps) if learns else None
         loops.depthwise_back(kind, 0, a, taps, d, g_d, passed, g_a, dtaps, db_mix)
         g_t = g_h
         loops.act_back(kind, 0, t, g_a, g_t, db_in)
-        g_in, dw_in = _linear_back(h, w_in, g_t)
+        g_in, dw_in = _linear_back(h, w_in, g_t, learns)
         if kind:  # what enters the first layer was clipped
             low, high = limits(NARROW)
             g_in.mul_((x > low) & (x < high))
         g_x += g_in
-        return None, g_x, dw_in, db_in, dtaps.t(), db_mix, dw_out, db_out, dw_gate, db_gate, dw_back, db_back
+        dw_mix = None if dtaps is None else dtaps.t()
+        return None, g_x, dw_in, db_in, dw_mix, db_mix, dw_out, db_out, dw_gate, db_gate, dw_back, db_back

@@ -8,7 +8,8 @@ stay below 2^24, and float64 does so in the attention.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import torch
@@ -27,6 +28,24 @@ BLOCK_ARRAYS = [f"/{layer}/{kind}" for layer in BLOCK_LAYERS for kind in ("weigh
 
 class Arithmetic(IntEnum):
     FLOAT, CLIP, ROUND, EXACT = range(4)
+
+
+def fast_precision(device: str) -> str:
+    """Of float32 matrix products, in torch's words: inputs rounded to TF32 on GPUs and to bfloat16 on CPUs that
+    multiply such, sums in float32. Both hold the products of 8-bit integers exactly."""
+    fast = torch.device(device).type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "medium" if fast else "high"
+
+
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Matrix products in this precision, for all threads, until the end of the block."""
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(kept)
 
 
 def round_half_up(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from codec.models.mlicv2 import MLICv2, qp_weights
+from codec.models.ops import products
 from codec.training.data import to_signal
 from codec.training.run import Run
 
@@ -37,12 +38,10 @@ def with_average(run: Run, pictures: list[NDArray[np.uint8]]) -> list[dict[str, 
     model = run.model
     kept = {n: p.detach().clone() for n, p in model.arrays.items()}
     compiled, model.transforms.compiled, model.entropy.compiled = model.transforms.compiled, False, False
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
     model.arrays.load_state_dict(run.average)
     try:
-        return evaluate(model, pictures)
+        with products("highest"):
+            return evaluate(model, pictures)
     finally:
-        torch.set_float32_matmul_precision(precision)
         model.arrays.load_state_dict(kept)
         model.transforms.compiled = model.entropy.compiled = compiled

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from codec.config import CONFIGS, QPS, rate_lambda
 from codec.models.mlicv2 import MLICv2
-from codec.models.ops import Arithmetic
+from codec.models.ops import Arithmetic, fast_precision
 from codec.training import distributed, plot, schedule, weights
 from codec.training.data import Photos, load_pictures, to_signal
 from codec.training.held_out import with_average
@@ -91,13 +91,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="on GPUs: blocks takes a minute or two, all longer [none on a CPU, whose loops are compiled, else blocks]",
     )
     return parser.parse_args(argv)
-
-
-def precision(device: str) -> str:
-    """Of matrix products, in torch's words: inputs rounded to TF32 on GPUs and to bfloat16 on CPUs that multiply such,
-    sums in float32. Both hold the products of 8-bit integers exactly."""
-    fast = torch.device(device).type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return "medium" if fast else "high"
 
 
 def branch_folder(trunk: Path) -> Path:
@@ -184,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     device = distributed.start(args.device)
     torch.set_num_threads(args.threads)
     torch._dynamo.config.recompile_limit = 64  # every block shape of every stage; beyond the limit it would not compile
-    torch.set_float32_matmul_precision(precision(device))
+    torch.set_float32_matmul_precision(fast_precision(device))
     pictures, held_out = load_pictures(args.data, schedule.LARGEST)
     photos = Photos(pictures, schedule.LARGEST, device)
     run = start(args, device, photos)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,7 +12,7 @@ from torch import Tensor  # noqa: E402
 
 from codec import network  # noqa: E402
 from codec.models import mixing  # noqa: E402
-from codec.models.ops import Arithmetic, TorchOps  # noqa: E402
+from codec.models.ops import Arithmetic, TorchOps, products  # noqa: E402
 from cpp_ext import _layers  # noqa: E402
 
 TRAINED = (Arithmetic.FLOAT, Arithmetic.CLIP, Arithmetic.ROUND)
@@ -57,23 +56,25 @@ def test_a_block_is_what_the_network_says(kind: Arithmetic, shape: tuple[int, ..
         assert close(a, b, tolerance)
 
 
-@pytest.fixture
-def half() -> Iterator[None]:
-    kept = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    yield
-    torch.set_float32_matmul_precision(kept)
+def test_weights_that_do_not_learn_cost_no_gradients() -> None:
+    """As in refinement, where only the symbols change."""
+    given = arrays(24, 0)
+    x, g = torch.randn(2, 5, 6, 24, requires_grad=True), torch.randn(2, 5, 6, 24)
+    learning = TorchOps(given.__getitem__, Arithmetic.CLIP).block(network._token_mixing, x, "")
+    frozen = {n: a.detach() for n, a in given.items()}
+    fixed = TorchOps(frozen.__getitem__, Arithmetic.CLIP).block(network._token_mixing, x, "")
+    assert torch.equal(torch.autograd.grad(learning, x, g)[0], torch.autograd.grad(fixed, x, g)[0])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", (Arithmetic.FLOAT, Arithmetic.CLIP))
-def test_a_block_in_bfloat16_is_near(kind: Arithmetic, shape: tuple[int, ...], half: None) -> None:
+def test_a_block_in_bfloat16_is_near(kind: Arithmetic, shape: tuple[int, ...]) -> None:
     given = arrays(shape[-1], 0)
     x = (torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 3).requires_grad_()
-    found = TorchOps(given.__getitem__, kind).block(network._token_mixing, x, "")
     g, wanted = torch.randn(shape, generator=torch.Generator().manual_seed(2)), (x, *given.values())
-    found_slopes = torch.autograd.grad(found, wanted, g)
-    torch.set_float32_matmul_precision("highest")
+    with products("medium"):
+        found = TorchOps(given.__getitem__, kind).block(network._token_mixing, x, "")
+        found_slopes = torch.autograd.grad(found, wanted, g)
     expected = network._token_mixing(Defined(given.__getitem__, kind), x, "")
     assert close(expected, found, 0.01) and not close(expected, found, 1e-5)
     # At one position a value near a limit is a large part of everything.
