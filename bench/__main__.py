@@ -20,6 +20,7 @@ SUITES = {
     "process": "seconds and memory of codec encode and codec decode as whole processes",
     "coder": "speed and bytes of entropy coders: ours, CompressAI's, constriction, torchac",
     "train": "crops a second of codec train, against torch's own operators",
+    "large": "mlicv2-l at full size: its entropy part against the way of MLIC++, files, a training step",
     "rounding": "what the integers of the entropy path cost",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report
 

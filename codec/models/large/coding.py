@@ -58,6 +58,8 @@ def _channels(shape: torch.Size) -> np.ndarray:
 class Encode:
     """Quantizes y and z of one picture and collects symbols."""
 
+    indexes = staticmethod(indexes)
+
     def __init__(self, model: MLIC, y: Tensor, z: Tensor):
         self.model, self.y, self.z = model, y, z
         self.passes: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"y": [], "z": []}
@@ -71,7 +73,7 @@ class Encode:
         coded = scale > 0
         values = contexts.pack(self.y[:, i * c : (i + 1) * c], anchors=half == 0)
         symbols = (values - mean).round() * coded
-        self._put("y", symbols[coded], indexes(scale[coded]).cpu().numpy())
+        self._put("y", symbols[coded], self.indexes(scale[coded]).cpu().numpy())
         return symbols + mean
 
     def _put(self, name: str, symbols: Tensor, index: np.ndarray) -> None:

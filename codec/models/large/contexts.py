@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from codec.models.large.layers import ChannelNorm, Gate, conv, depthwise
 
 WINDOW = 5
+BAND = 8  # rows whose windows are looked at together: few enough to stay near
 HEADS = 2  # of local, intra-slice and hyperprior-guided attention
 BASE = 10000.0  # of rotary positions, at first
 
@@ -61,6 +62,11 @@ class Rotary(nn.Module):
         return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -2).flatten(-3, -2)
 
 
+def grid(h: int, w: int) -> Tensor:
+    """Columns and rows of every position, (2, height, width)."""
+    return torch.stack(torch.meshgrid(torch.arange(w), torch.arange(h), indexing="xy"))
+
+
 def channel_context(c_in: int, c_slice: int) -> nn.Sequential:
     """Slices before -> four times a slice's channels."""
     return nn.Sequential(
@@ -68,11 +74,28 @@ def channel_context(c_in: int, c_slice: int) -> nn.Sequential:
     )
 
 
-class LocalContext(nn.Module):
-    """Anchors of a slice -> twice its channels: attention inside the 5x5 window around every position, to anchors."""
+def windows(x: Tensor, packed: bool) -> Tensor:
+    """x with WINDOW // 2 more on every side -> the window around every position, or packed around the non-anchors,
+    (batch, channels, places, positions)."""
+    if packed:
+        even, odd = (F.unfold(t, WINDOW, stride=2) for t in (x, x[:, :, 1:, 1:]))
+        rows = (x.shape[2] - WINDOW + 1) // 2
+        found = torch.stack([t.unflatten(2, (rows, -1)) for t in (even, odd)], 3)
+    else:
+        found = F.unfold(x, WINDOW)
+    return found.reshape(*x.shape[:2], WINDOW * WINDOW, -1)
 
-    def __init__(self, c: int, rotary: bool):
+
+class LocalContext(nn.Module):
+    """Anchors of a slice -> twice its channels at the others: attention inside the 5x5 window around each, to anchors.
+
+    Packed it looks at no other window, and at a few rows at a time. Rotation of the whole grid is rotation inside every
+    window, being relative.
+    """
+
+    def __init__(self, c: int, rotary: bool, packed: bool):
         super().__init__()
+        self.packed = packed
         self.norm, self.qkv = nn.LayerNorm(c, 1e-5), nn.Linear(c, 3 * c)
         self.rotary = Rotary() if rotary else None
         self.bias = None if rotary else nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, HEADS))
@@ -82,28 +105,36 @@ class LocalContext(nn.Module):
 
     def forward(self, anchors: Tensor) -> Tensor:
         b, c, h, w = anchors.shape
-        size, d = WINDOW * WINDOW, c // HEADS
-        tokens = self.qkv(self.norm(anchors.movedim(1, -1))).movedim(-1, 1)
-        windows = F.unfold(tokens, WINDOW, padding=WINDOW // 2)  # zero outside of the picture
-        windows = windows.reshape(b, 3, HEADS, d, size, h * w).movedim(
-            -1, 1
-        )  # batch, window, qkv, head, channel, place
-        q, k, v = windows.unbind(2)
-        place = torch.arange(size, device=anchors.device)
-        rows, columns = place // WINDOW, place % WINDOW
+        tokens = self.qkv(self.norm(anchors.movedim(1, -1))).reshape(b, h * w, 3, HEADS, c // HEADS)
+        q, k, v = tokens.permute(2, 0, 3, 4, 1)  # each (batch, head, channel, position)
         if self.rotary:
-            q, k = self.rotary(q, columns, rows), self.rotary(k, columns, rows)
-        logits = q.transpose(-1, -2) @ k * d**-0.5
+            at = grid(h, w).to(anchors.device).flatten(1)
+            q, k = self.rotary(q, *at), self.rotary(k, *at)
+        tokens = torch.cat((q * (c // HEADS) ** -0.5, k, v), 1).reshape(b, 3 * c, h, w)
+        allowed = anchor_mask(anchors)[None, None].float()
+        tokens, allowed = (F.pad(t, (WINDOW // 2,) * 4) for t in (tokens, allowed))  # nothing outside of the picture
+        band = BAND if self.packed else h
+        bands = [
+            self._attend(*(t[:, :, row : row + band + WINDOW - 1] for t in (tokens, allowed)))
+            for row in range(0, h, band)
+        ]
+        t = self.proj(F.linear(torch.cat(bands, 1), self.fuse.weight.flatten(1), self.fuse.bias))
+        t = (t + self.mlp(t)).reshape(b, h, -1, 2 * c).movedim(-1, 1)
+        return unpack(t, anchors=False) if self.packed else t * ~anchor_mask(anchors)
+
+    def _attend(self, tokens: Tensor, allowed: Tensor) -> Tensor:
+        """A band of rows with its surroundings -> (batch, windows, channels and places)."""
+        b, c = len(tokens), tokens.shape[1] // 3
+        seen = windows(tokens, self.packed).reshape(b, 3, HEADS, c // HEADS, WINDOW * WINDOW, -1)
+        q, k, v = seen.permute(1, 0, 5, 2, 3, 4)  # each (batch, window, head, channel, place)
+        known = windows(allowed, self.packed)[0, 0].T  # window, place
+        both = known[:, :, None] * known[:, None, :]
+        logits = q.transpose(-1, -2) @ k + ((both - 1) * 100)[:, None]
         if self.bias is not None:
-            offset = (rows[:, None] - rows + WINDOW - 1) * (2 * WINDOW - 1) + columns[:, None] - columns + WINDOW - 1
-            logits = logits + self.bias[offset].movedim(-1, 0)
-        allowed = F.unfold(anchor_mask(anchors)[None, None].float(), WINDOW, padding=WINDOW // 2)[0].T  # window, place
-        both = allowed[:, :, None] * allowed[:, None, :]
-        logits = logits + (both[:, None] - 1) * 100
-        mixed = v @ logits.softmax(-1).transpose(-1, -2)  # batch, window, head, channel, place
-        patches = mixed.reshape(b * h * w, c, WINDOW, WINDOW)
-        t = self.proj(self.fuse(patches).reshape(b, h, w, 2 * c))
-        return (t + self.mlp(t)).movedim(-1, 1)
+            columns, rows = grid(WINDOW, WINDOW).flatten(1)
+            across, down = (t[:, None] - t + WINDOW - 1 for t in (columns, rows))
+            logits = logits + self.bias[down * (2 * WINDOW - 1) + across].movedim(-1, 0)
+        return (v @ logits.softmax(-1).transpose(-1, -2)).flatten(2)
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, rotate: tuple[Rotary, Tensor, Tensor] | None) -> Tensor:
@@ -157,8 +188,8 @@ class IntraContext(nn.Module):
         k, v = pack(self.k(guide * mask), anchors=True), pack(self.v(anchors), anchors=True)
         rotate = None
         if self.rotary:
-            grid = torch.stack(torch.meshgrid(torch.arange(w), torch.arange(h), indexing="xy"))[None].to(guide.device)
-            rotate = (self.rotary, *(pack(grid, anchors=a)[0].flatten(1) for a in (False, True)))
+            at = grid(h, w)[None].to(guide.device)
+            rotate = (self.rotary, *(pack(at, anchors=a)[0].flatten(1) for a in (False, True)))
         heads = [t.reshape(b, HEADS, c // HEADS, h * w // 2) for t in (q, k, v)]
         mixed = linear_attention(heads[0], heads[1], heads[2], rotate).reshape(b, c, h, w // 2)
         return self.mixer(self.fuse(unpack(mixed, anchors=False)))
@@ -180,8 +211,8 @@ class InterContext(nn.Module):
         q, k, v = (p(before).reshape(b, self.heads, d // self.heads, h * w) for p in (self.q, self.k, self.v))
         rotate = None
         if self.rotary:
-            grid = torch.stack(torch.meshgrid(torch.arange(w), torch.arange(h), indexing="xy")).to(before.device)
-            rotate = (self.rotary, grid.flatten(1), grid.flatten(1))
+            at = grid(h, w).to(before.device).flatten(1)
+            rotate = (self.rotary, at, at)
         return self.mixer(self.fuse(linear_attention(q, k, v, rotate).reshape(b, d, h, w)))
 
 

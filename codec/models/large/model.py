@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Options:
     reweighted: tuple[str, ...] = ("intra", "inter", "local", "channel")  # "within each context"
     rotary: tuple[str, ...] = ("local", "intra", "inter")  # attentions with rotary positions
     heads: tuple[int, ...] = field(default=(320, 256, 128))  # hidden widths of the parameter nets
-    packed: bool = True  # parameter nets on their half of the grid, with the same result (ours); MLIC++ takes all of it
+    packed: bool = True  # local context and parameter nets only where they count (ours); MLIC++ takes the whole grid
     selective: bool = True  # a net that says which symbols are worth coding, used once `selecting` is set
 
     @property
@@ -82,6 +82,21 @@ class Residue(nn.Module):
         return 0.5 * self.main(torch.cat(seen, 1)).tanh()
 
 
+class Psi(NamedTuple):
+    """What the hyperprior tells: on the whole grid, and packed."""
+
+    whole: Tensor
+    anchors: Tensor
+    others: Tensor
+
+
+class Shared(NamedTuple):
+    """What both passes of a slice see: the hyperprior, and contexts of the slices before on the whole grid."""
+
+    psi: Psi
+    contexts: list[Tensor]
+
+
 class MLIC(nn.Module):
     """Pictures (batch, 3, height, width) in 0..1, sides multiples of 64 -> {"x_hat", "likelihoods": {"y", "z"}}.
 
@@ -111,7 +126,7 @@ class MLIC(nn.Module):
             return each(lambda i: contexts.Reweighting(width), first) if name in o.reweighted else nn.ModuleDict()
 
         self.channel = each(lambda i: contexts.channel_context(i * c, c), 1)
-        self.local = each(lambda i: contexts.LocalContext(c, "local" in o.rotary))
+        self.local = each(lambda i: contexts.LocalContext(c, "local" in o.rotary, o.packed))
         self.inter = each(lambda i: contexts.InterContext(i, c, "inter" in o.rotary), 1)
         self.intra = each(lambda i: contexts.IntraContext(c, c, "intra" in o.rotary), 1)
         if o.guided:
@@ -140,59 +155,60 @@ class MLIC(nn.Module):
         median = self.entropy_bottleneck.medians()
         return median, median  # the bottleneck knows its own scales
 
-    def hyper(self, z_hat: Tensor, qp: Any) -> Tensor:
-        return self.h_s(z_hat)
+    def hyper(self, z_hat: Tensor, qp: Any) -> Psi:
+        psi = self.h_s(z_hat)
+        return Psi(psi, contexts.pack(psi, anchors=True), contexts.pack(psi, anchors=False))
 
     def _reweighted(self, name: str, i: int, x: Tensor) -> Tensor:
         found = self.reweighting[name]
         return found[str(i)](x) if str(i) in found else x
 
-    def anchors(self, i: int, psi: Tensor, before: Tensor | None, qp: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(what both passes share, Psi last; the slices before; means; deviations, 0 where no symbol is coded)
+    def anchors(self, i: int, psi: Psi, before: Tensor | None, qp: Any) -> tuple[Shared, Tensor, Tensor, Tensor]:
+        """(what both passes share; the slices before; means; deviations, 0 where no symbol is coded)
 
         The first two on the whole grid, the others on their half of it.
         """
         if before is None:
-            shared = psi
-            seen = torch.cat((self.hyper_context(psi), psi), 1) if self.options.guided_anchors else psi
-            before = psi[:, :0]
+            shared = Shared(psi, [])
+            seen = [self.hyper_context(psi.whole)] if self.options.guided_anchors else []
+            before = psi.whole[:, :0]
         else:
             inter = self._reweighted("inter", i, self.inter[str(i)](before))
             channel = self._reweighted("channel", i, self.channel[str(i)](before))
-            seen = shared = torch.cat((inter, channel, psi), 1)
+            shared = Shared(psi, [inter, channel])
+            seen = shared.contexts
         return shared, before, *self._gaussians(i, seen, psi, anchors=True)
 
-    def others(self, i: int, shared: Tensor, before: Tensor, anchor: Tensor, qp: Any) -> tuple[Tensor, Tensor]:
+    def others(self, i: int, shared: Shared, before: Tensor, anchor: Tensor, qp: Any) -> tuple[Tensor, Tensor]:
         seen = [self._reweighted("local", i, self.local[str(i)](anchor))]
         if str(i) in self.intra:
-            c = self.options.slice
-            guide = before[:, -c:] if i else shared
+            guide = before[:, -self.options.slice :] if i else shared.psi.whole
             seen.append(self._reweighted("intra", i, self.intra[str(i)](guide, anchor)))
-        psi = shared[:, -2 * self.options.latents :]
-        return self._gaussians(i, torch.cat((*seen, shared), 1), psi, anchors=False)
+        return self._gaussians(i, seen + shared.contexts, shared.psi, anchors=False)
 
-    def _gaussians(self, i: int, seen: Tensor, psi: Tensor, anchors: bool) -> tuple[Tensor, Tensor]:
+    def _gaussians(self, i: int, seen: list[Tensor], psi: Psi, anchors: bool) -> tuple[Tensor, Tensor]:
         """Means and deviations of a pass, packed: 1x1 convolutions need no more than their half of the grid."""
         head = (self.head_anchor if anchors else self.head_other)[str(i)]
         if self.options.packed:
-            scale, mean = head(contexts.pack(seen, anchors)).chunk(2, 1)
+            half = psi.anchors if anchors else psi.others
+            scale, mean = head(torch.cat((*(contexts.pack(t, anchors) for t in seen), half), 1)).chunk(2, 1)
         else:
-            scale, mean = contexts.pack(head(seen), anchors).chunk(2, 1)
+            scale, mean = contexts.pack(head(torch.cat((*seen, psi.whole), 1)), anchors).chunk(2, 1)
         scale = lower_bound(scale, LEAST_SCALE)
         if self.selecting:
-            logits = self.selection[str(i)](psi, mean, scale, anchors)
+            logits = self.selection[str(i)](psi.whole, mean, scale, anchors)
             self.selected.append(logits)
             chosen = logits.sigmoid()
             scale = scale * (chosen + ((chosen >= 0.5).to(chosen) - chosen).detach())
         return mean, scale
 
-    def place(self, coded: Tensor, known: Tensor | None, i: int, shared: Tensor, before: Tensor) -> Tensor:
+    def place(self, coded: Tensor, known: Tensor | None, i: int, shared: Shared, before: Tensor) -> Tensor:
         """On the whole grid, corrected by latent residual prediction, which sees the slice as far as it is known."""
         anchors = known is None
         grid = contexts.unpack(coded, anchors)
         now = grid if known is None else known + grid
         net = (self.residue_anchor if anchors else self.residue_other)[str(i)]
-        psi_mean = shared[:, -self.options.latents :]
+        psi_mean = shared.psi.whole[:, -self.options.latents :]
         return now + net(psi_mean, before, now) * (anchor_mask(now) == anchors)
 
     def join(self, slices: list[Tensor]) -> Tensor | None:
@@ -214,6 +230,7 @@ class MLIC(nn.Module):
     def update(self, scale_table: Any = None, force: bool = False) -> bool:
         """Make the entropy coder's tables from the weights. True, as CompressAI's; the arguments say nothing."""
         self.banks = {"y": coding.y_bank(), "z": coding.z_bank(self)}
+        self.to(memory_format=torch.channels_last)  # a sixth faster on CPUs, the same values
         return True
 
     @torch.inference_mode()
@@ -221,7 +238,7 @@ class MLIC(nn.Module):
         """One picture -> {"strings": [[y], [z]], "shape": size of z}. Raises ValueError for more, or without tables."""
         if len(x) != 1 or not self.banks:
             raise ValueError("compress takes one picture, after update()")
-        y = self.g_a(x)
+        y = self.g_a(x.contiguous(memory_format=torch.channels_last))
         z = self.h_a(y)
         mode = coding.Encode(self, y, z)
         code_latents(self, mode, None)
