@@ -12,13 +12,11 @@ import contextlib
 import functools
 import io
 import os
-import re
 import shlex
 import shutil
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from importlib import metadata
@@ -230,31 +228,13 @@ def _ours(model: str = "", runtime: str = "native", effort: str = "5") -> Codec:
 
 
 def _compressai_networks() -> dict[str, Any]:
-    """CompressAI's classes by name, beside a torchvision built for another torch too: its own kernels are not needed.
-
-    Such a torchvision refuses to be imported for want of its operators; empty ones of their names make it content.
-    """
+    """CompressAI's classes by name, ours among them."""
     try:
-        import torch
+        from codec.compressai import register
+
+        return register()
     except ImportError as error:
         raise Absent(f"compressai: {error}") from error
-    torchvision = torch.library.Library("torchvision", "FRAGMENT")
-    while True:
-        try:
-            from compressai.zoo.image import model_architectures
-
-            _kept.append(torchvision)  # its operators go with it
-            return dict(model_architectures)
-        except (ImportError, RuntimeError) as error:
-            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
-            if not missing:
-                raise Absent(f"compressai: {error}") from error
-            torchvision.define(f"{missing[1]}() -> ()")
-            for module in [m for m in sys.modules if m.split(".")[0] in ("torchvision", "compressai")]:
-                del sys.modules[module]
-
-
-_kept: list[Any] = []
 
 
 def _compressai(name: str, checkpoints: str) -> Codec:
