@@ -19,7 +19,12 @@ def draw(folder: Path) -> None:
     for axis, what, label in zip(axes, ("bpp", "psnr", "lr"), ("bit/pixel", "PSNR, dB", "learning rate"), strict=True):
         axis.plot([r["crops"] for r in steps], [r[what] for r in steps], label="training crops, all QPs")
         for i, qp in enumerate(r["qp"] for r in judged[-1]["held_out"]) if judged and what != "lr" else ():
-            axis.plot([r["crops"] for r in judged], [r["held_out"][i][what] for r in judged], "o-", label=f"QP {qp}")
+            axis.plot(
+                [r["crops"] for r in judged],
+                [r["held_out"][i][what] for r in judged],
+                "o-",
+                label="" if qp is None else f"QP {qp}",
+            )
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small", title="held-out photographs", title_fontsize="small")

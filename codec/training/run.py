@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import Parameter
 
 from codec.config import Config
 from codec.models.mlicv2 import MLICv2
@@ -21,26 +24,23 @@ AVERAGE = 0.998  # decay per step of the averaged weights
 CHECKPOINT = "checkpoint.pt"
 
 
-class Run:
-    """counts: steps taken, crops of 256x256 seen, seconds of training in this folder, steps skipped as not finite."""
+class Checkpointed:
+    """counts: steps taken, crops of 256x256 seen, seconds of training in this folder, steps skipped as not finite.
 
-    def __init__(self, folder: Path, model: MLICv2, seed: int):
-        self.folder, self.model = folder, model
-        matrices = [p for n, p in model.arrays.items() if n.endswith("/weight") and min(p.shape) in range(26, 257)]
-        known = {id(p) for p in matrices}
-        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-        self.optimizers: list[torch.optim.Optimizer] = [
-            Muon(matrices, lr=LEARNING_RATE),
-            torch.optim.AdamW(rest, lr=LEARNING_RATE, betas=(0.9, 0.97), weight_decay=0.0, fused=True),
-        ]
-        self.average = {n: p.detach().clone() for n, p in model.arrays.items()}
+    config: what the folder's config.json says. parameters: by name, the trained ones; their averages follow them.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], parameters: dict[str, Parameter], seed: int):
+        self.folder, self.config, self.parameters = folder, config, parameters
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.decay = AVERAGE
+        self.average = {n: p.detach().clone() for n, p in parameters.items()}
         self.rng = np.random.default_rng(seed)
-        self.gradients = Gradients(model, 1)
         self.counts: dict[str, Any] = {"steps": 0, "crops": 0.0, "seconds": 0.0, "skipped": 0}
 
     def update_average(self) -> None:
-        decay = min(AVERAGE, (1 + self.counts["steps"]) / (10 + self.counts["steps"]))
-        for n, p in self.model.arrays.items():
+        decay = min(self.decay, (1 + self.counts["steps"]) / (10 + self.counts["steps"]))
+        for n, p in self.parameters.items():
             self.average[n].lerp_(p.detach(), 1 - decay)
 
     def save(self) -> None:
@@ -48,7 +48,7 @@ class Run:
         if distributed.rank():
             return
         state = {
-            "config": self.model.cfg.to_dict(), "arrays": self.model.arrays.state_dict(), "average": self.average,
+            "config": self.config, "arrays": dict(self.parameters), "average": self.average,
             "optimizers": [o.state_dict() for o in self.optimizers], "counts": self.counts,
             "rng": self.rng.bit_generator.state,
         }  # fmt: skip
@@ -60,17 +60,39 @@ class Run:
         temporary.replace(self.folder / CHECKPOINT)
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True, map_location=self.model.arrays["y/gain"].device)
-        self.model.arrays.load_state_dict(state["arrays"])
+        state = torch.load(path, weights_only=True, map_location=next(iter(self.parameters.values())).device)
+        self.put(state["arrays"])
         for o, s in zip(self.optimizers, state["optimizers"], strict=True):
             o.load_state_dict(s)
         self.average, self.counts = state["average"], state["counts"]
         self.rng.bit_generator.state = state["rng"]
 
+    @torch.no_grad()
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        """Set the parameters to these values."""
+        for n, p in self.parameters.items():
+            p.copy_(values[n])
+
     def log(self, **fields: Any) -> None:
         if distributed.rank() == 0:
             with (self.folder / "log.jsonl").open("a") as f:
                 f.write(json.dumps({**self.counts, **fields}) + "\n")
+
+
+class Run(Checkpointed):
+    """Of a network of the deployed family."""
+
+    def __init__(self, folder: Path, model: MLICv2, seed: int):
+        super().__init__(folder, model.cfg.to_dict(), dict(model.arrays), seed)
+        self.model = model
+        matrices = [p for n, p in model.arrays.items() if n.endswith("/weight") and min(p.shape) in range(26, 257)]
+        known = {id(p) for p in matrices}
+        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+        self.optimizers = [
+            Muon(matrices, lr=LEARNING_RATE),
+            torch.optim.AdamW(rest, lr=LEARNING_RATE, betas=(0.9, 0.97), weight_decay=0.0, fused=True),
+        ]
+        self.gradients = Gradients(model, 1)
 
 
 def config_of(checkpoint: Path) -> Config:

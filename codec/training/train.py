@@ -5,12 +5,14 @@
     codec export RUN/release-1 OUT.safetensors
     codec train RUN --data FOLDER --hours 8 --from codec/weights/mlicv2-s.safetensors     # from released weights
     torchrun --nproc-per-node 4 -m codec.training.train RUN --data FOLDER --hours 8       # on four GPUs
+    codec train RUN --data FOLDER --config mlicv2-l-short    # a full-size network, by a recipe: a name or a file
 
 FOLDER holds pictures, or tar archives of pictures, at any depth. The trunk trains at a constant rate until RUN has had
 that many hours in all; give it more and it goes on. A branch takes the trunk as it is, lets the rate fall to zero and
 rounds as a release does; the trunk stays as it was. Each folder gets config.json, log.jsonl, progress.png and
 checkpoint.pt, which is written every few minutes and on Ctrl-C or SIGTERM: the same command goes on from it. Hours are
-of training: a pause of the process does not count.
+of training: a pause of the process does not count. A recipe ends with its steps, and leaves averaged weights besides,
+in weights.pth (codec.training.recipe says what a recipe is).
 """
 
 from __future__ import annotations
@@ -22,20 +24,20 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from codec.config import CONFIGS, QPS, rate_lambda
 from codec.models.mlicv2 import MLICv2
-from codec.models.ops import Arithmetic, fast_precision
-from codec.training import distributed, plot, schedule, weights
+from codec.models.ops import Arithmetic, fast_precision, products
+from codec.training import distributed, large, schedule, weights
 from codec.training.data import Photos, load_pictures, to_signal
 from codec.training.held_out import with_average
+from codec.training.recipe import Recipe, shipped
+from codec.training.recipe import load as load_recipe
+from codec.training.report import Report
 from codec.training.revive import revive
 from codec.training.run import CHECKPOINT, Run, config_of
 from codec.training.schedule import LEARNING_RATE, Step
@@ -43,8 +45,6 @@ from codec.training.step import Gradients, loss_of
 
 SKIP = 4  # scale indexes below this (deviation under 0.165 steps) are not coded
 CLIP = 1.0  # norm of the gradient
-CHECKPOINT_SECONDS, EVALUATE_SECONDS = 180, 1200
-LOG_STEPS = 50
 
 
 def update(run: Run, photos: Photos, now: Step) -> tuple[float, Tensor, Tensor]:
@@ -79,6 +79,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--hours", type=float, help="train the trunk until it has had so many hours")
     length.add_argument("--release", type=float, metavar="HOURS", help="a branch of so many hours off the trunk")
+    length.add_argument("--config", metavar="RECIPE", help=f"full-size: a JSON file, or one of {', '.join(shipped())}")
+    parser.add_argument("--lambda", dest="weight", type=float, metavar="L", help="in place of the recipe's")
+    parser.add_argument("--pieces", type=int, default=1, metavar="N", help="take a recipe's batch in so many pieces")
     parser.add_argument("--model", choices=sorted(CONFIGS), default="mlicv2-s")
     parser.add_argument("--from", dest="start", type=Path, help="a run or released bundle whose weights to start from")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -134,58 +137,32 @@ def start(args: argparse.Namespace, device: str, photos: Photos) -> Run:
     return run
 
 
-class Report:
-    """What is shown and written along the way: by the first process only."""
-
-    def __init__(self, run: Run, budget: float, held_out: list[NDArray[np.uint8]]):
-        self.run, self.held_out, self.smooth = run, held_out, np.zeros(3)
-        self.bar = tqdm(
-            total=round(budget),
-            initial=round(run.counts["seconds"]),
-            unit="s",
-            disable=distributed.rank() > 0 or not sys.stderr.isatty(),
-        )
-        self.saved = self.evaluated = run.counts["seconds"]
-
-    def step(self, now: Step, took: float, loss: float, bpp: Tensor, mse: Tensor) -> None:
-        counts = self.run.counts
-        values = np.array((loss, bpp.sum(0).mean().item(), (10 * torch.log10(65025 / mse)).mean().item()))
-        if np.isfinite(values).all():
-            self.smooth = 0.98 * self.smooth + 0.02 * values if self.smooth.any() else values
-        self.bar.update(round(counts["seconds"]) - self.bar.n)
-        self.bar.set_postfix_str("loss {:.3f} bpp {:.3f} psnr {:.2f}".format(*self.smooth)
-                                 + f" crops {counts['crops']:.0f}")  # fmt: skip
-        if counts["steps"] % LOG_STEPS == 0:
-            facts: dict[str, Any] = dict(zip(("loss", "bpp", "psnr"), self.smooth.tolist(), strict=True))
-            speed = now.crops * now.size**2 / 65536 / took
-            self.run.log(**facts, lr=now.rate * LEARNING_RATE, speed=speed, parts=bpp.mean(1).tolist())
-        if counts["seconds"] - self.saved > CHECKPOINT_SECONDS:
-            self.run.save()
-            self.saved = counts["seconds"]
-        if counts["seconds"] - self.evaluated > EVALUATE_SECONDS:
-            self.judge()
-            self.evaluated = counts["seconds"]
-
-    def judge(self, **fields: Any) -> None:
-        if distributed.rank() == 0:
-            self.run.log(held_out=with_average(self.run, self.held_out), **fields)
-            plot.draw(self.run.folder)
-
-
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    try:
+        recipe = load_recipe(args.config, args.weight) if args.config else None
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     device = distributed.start(args.device)
     torch.set_num_threads(args.threads)
     torch._dynamo.config.recompile_limit = 64  # every block shape of every stage; beyond the limit it would not compile
-    torch.set_float32_matmul_precision(fast_precision(device))
-    pictures, held_out = load_pictures(args.data, schedule.LARGEST)
-    photos = Photos(pictures, schedule.LARGEST, device)
-    run = start(args, device, photos)
+    with products(fast_precision(device)):
+        return train(args, recipe, device)
+
+
+def train(args: argparse.Namespace, recipe: Recipe | None, device: str) -> int:
+    """To the end, or until a signal asks to stop. The exit status."""
+    smallest = max(stage.crop for stage in recipe.stages) if recipe else schedule.LARGEST
+    pictures, held_out = load_pictures(args.data, smallest)
+    photos = Photos(pictures, smallest, device)
     stopping: list[int] = []
     for s in (signal.SIGINT, signal.SIGTERM):
         signal.signal(s, lambda number, _: stopping.append(number))
+    if recipe:
+        return large.train(args, recipe, device, photos, held_out, stopping)
+    run = start(args, device, photos)
     budget, counts, stopped = 3600 * (args.release or args.hours), run.counts, False
-    report = Report(run, budget, held_out)
+    report = Report(run, budget, counts["seconds"], "s", lambda: with_average(run, held_out))
     while counts["seconds"] < budget and not stopped:
         began = time.monotonic()
         now = schedule.branch(counts["seconds"] / budget) if args.release else schedule.trunk(counts["steps"])
@@ -195,20 +172,13 @@ def main(argv: list[str] | None = None) -> int:
         loss, bpp, mse = update(run, photos, now)
         took, stopped = distributed.agree(min(time.monotonic() - began, 60.0), bool(stopping))  # longer: suspended
         counts["seconds"] += took
-        report.step(now, took, loss, bpp, mse)
-    run.save()
-    if not stopped:
-        report.judge(finished=True)
-        if args.release:
-            (run.folder / "finished").touch()
-    report.bar.close()
-    distributed.stop()
-    print(
-        f"{run.folder}: {'stopped' if stopped else 'finished'} after {counts['crops']:.0f} crops of 256x256, "
-        f"{counts['seconds']:.0f} s of training, {counts['skipped']} steps skipped",
-        file=sys.stderr,
-    )
-    return 130 if stopped else 0
+        values = loss, bpp.sum(0).mean().item(), (10 * torch.log10(65025 / mse)).mean().item()
+        speed = now.crops * now.size**2 / 65536 / took
+        report.step(counts["seconds"], values, now.rate * LEARNING_RATE, speed, parts=bpp.mean(1).tolist())
+    status = report.end(stopped)
+    if args.release and not stopped:
+        (run.folder / "finished").touch()
+    return status
 
 
 if __name__ == "__main__":

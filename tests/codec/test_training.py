@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 import codec  # noqa: E402
 from codec.config import CONFIGS, rate_lambda  # noqa: E402
 from codec.models.mlicv2 import MLICv2, gaussian_bits  # noqa: E402
-from codec.training import data, export, held_out, schedule, step, train, weights  # noqa: E402
+from codec.training import data, export, held_out, report, schedule, step, train, weights  # noqa: E402
 from codec.training.optim import Muon, orthogonalize  # noqa: E402
 from codec.training.revive import revive  # noqa: E402
 from codec.training.run import CHECKPOINT, Run  # noqa: E402
@@ -136,8 +136,8 @@ def test_train_release_export_encode_decode(
     monkeypatch.setattr(schedule, "TRUNK_CROPS", (2, 64))
     monkeypatch.setattr(schedule, "BRANCH_CROPS", ((0.0, 2, 64), (0.5, 1, 128)))
     monkeypatch.setattr(schedule, "LARGEST", 128)
-    monkeypatch.setattr(train, "LOG_STEPS", 1)
-    monkeypatch.setattr(train, "EVALUATE_SECONDS", 1)
+    monkeypatch.setattr(report, "LOG_STEPS", 1)
+    monkeypatch.setattr(report, "EVALUATE_SECONDS", 1)
     run, out = tmp_path / "run", tmp_path / "tiny.safetensors"
     common = ["--data", str(folder), "--model", "tiny", "--threads", "2"]
     with pytest.raises(SystemExit, match="no trunk"):
@@ -168,8 +168,9 @@ def test_train_release_export_encode_decode(
 def test_a_killed_run_goes_on(folder: Path, tmp_path: Path) -> None:
     """kill -9 loses what was done since the last checkpoint, and nothing else."""
     program = (
-        "import sys; from codec.training import schedule, train; schedule.TRUNK_CROPS, schedule.LARGEST = (1, 64), 64;"
-        "train.CHECKPOINT_SECONDS = 0.1; sys.exit(train.main(sys.argv[1:]))"
+        "import sys; from codec.training import report, schedule, train;"
+        "schedule.TRUNK_CROPS, schedule.LARGEST = (1, 64), 64;"
+        "report.CHECKPOINT_SECONDS = 0.1; sys.exit(train.main(sys.argv[1:]))"
     )
     run = tmp_path / "run"
     argv = [sys.executable, "-c", program, str(run), "--data", str(folder), "--model", "tiny", "--threads", "1"]

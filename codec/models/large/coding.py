@@ -106,7 +106,7 @@ class Decode:
         if i == HYPER:
             shape = torch.Size((1, mean.shape[1], *self.shape))
             symbols = torch.from_numpy(self.decoders["z"].get(_channels(shape))).reshape(shape)
-            return symbols.to(mean) + mean
+            return (symbols.to(mean) + mean).contiguous(memory_format=torch.channels_last)  # as in compress
         coded = scale > 0
         symbols = torch.zeros_like(mean)
         symbols[coded] = torch.from_numpy(self.decoders["y"].get(indexes(scale[coded]).cpu().numpy())).to(mean)

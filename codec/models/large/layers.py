@@ -84,10 +84,12 @@ class Down(nn.Module):
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
         self.main = nn.Sequential(conv(c_in, c_out, stride=2), nn.GELU(), conv(c_out, c_out), GDN(c_out))
-        self.shortcut = conv(c_in, c_out, 1, 2)
+        self.shortcut = conv(c_in, c_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.main(x) + self.shortcut(x)
+        # Not a stride of the convolution: torch 2.13 on AVX-512 then writes weight gradients past the end of their
+        # memory where x is channels-last.
+        return self.main(x) + self.shortcut(x[:, :, ::2, ::2])
 
 
 class Up(nn.Module):
