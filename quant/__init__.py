@@ -1,0 +1,21 @@
+"""Training in sub-8-bit integers: ShiftQuant (arXiv 2411.10948), whose group scales are one scale times powers of two.
+
+The paper's body was not at hand; what it leaves open is our default, and each docstring says which.
+"""
+
+from quant.quantizers import NonFinite, largest_code, nearest, random_bits, stochastic
+from quant.shift import Codes, channel, exponents, per_sample, per_tensor, two_sided
+
+__all__ = [
+    "Codes",
+    "NonFinite",
+    "channel",
+    "exponents",
+    "largest_code",
+    "nearest",
+    "per_sample",
+    "per_tensor",
+    "random_bits",
+    "stochastic",
+    "two_sided",
+]

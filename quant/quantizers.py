@@ -1,0 +1,66 @@
+"""Real numbers -> integer codes of b bits, at most 2^(b-1)-1 in size, no zero-point; to the nearest or by chance.
+
+Arithmetic is float32 in a fixed order without fused operations, so that kernels can give the same codes bit for bit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+RANDOM_BITS = 16  # of stochastic rounding: its bias is at most 2^-17 of a step
+
+
+class NonFinite(ValueError):
+    """A tensor to be quantized holds NaN or infinity."""
+
+
+def largest_code(bits: int) -> int:
+    """7 for 4 bits. Raises ValueError outside of 2..8."""
+    if bits not in range(2, 9):
+        raise ValueError(f"codes have 2 to 8 bits, not {bits}")
+    return (1 << (bits - 1)) - 1
+
+
+def random_bits(shape: torch.Size | tuple[int, ...], seed: int, device: torch.device | str = "cpu") -> Tensor:
+    """The counter generator: RANDOM_BITS random bits for each element, a hash of its place and of the seed, int64.
+
+    Two elements share a 32-bit hash (the "lowbias32" finalizer): element i has the bits from 16 (i mod 2) on of
+    hash(i / 2).
+    """
+    n = int(torch.Size(shape).numel())
+    mask = 0xFFFFFFFF
+    x = (torch.arange((n + 1) // 2, dtype=torch.int64, device=device) * 0x9E3779B1 + seed) & mask
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, None)):
+        x = x ^ (x >> shift)
+        if factor:
+            x = (x * factor) & mask
+    return torch.stack((x & 0xFFFF, x >> 16), 1).reshape(-1)[:n].reshape(shape)
+
+
+def peak(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
+    """max |x| over all dimensions or some, which stay as ones. Raises NonFinite."""
+    if x.numel() == 0:
+        shape = [1 if dims is None or d in dims else s for d, s in enumerate(x.shape)]
+        found = x.new_zeros(shape)
+    else:
+        found = x.abs().amax(list(range(x.dim())) if dims is None else dims, keepdim=True)
+    if not bool(torch.isfinite(found).all()):
+        raise NonFinite("a tensor to be quantized holds NaN or infinity")
+    return found
+
+
+def nearest(x: Tensor, inverse: Tensor, bits: int) -> Tensor:
+    """x * inverse, an inverse scale that broadcasts, to the nearest code, ties to even; int8."""
+    q = largest_code(bits)
+    return (x * inverse).round().clamp(-q, q).to(torch.int8)
+
+
+def stochastic(x: Tensor, inverse: Tensor, bits: int, seed: int) -> Tensor:
+    """x * inverse to one of its two neighbours by chance, so that the mean is kept; int8.
+
+    floor(x * inverse + u), u in the middles of 2^16 bins of 0..1.
+    """
+    q = largest_code(bits)
+    u = (random_bits(x.shape, seed, x.device).float() + 0.5) * 2.0**-RANDOM_BITS
+    return torch.floor(x * inverse + u).clamp(-q, q).to(torch.int8)

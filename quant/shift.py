@@ -1,0 +1,91 @@
+"""ShiftQuant: groups of channels whose scales are the largest one times powers of two.
+
+A tensor x (rows, channels) has codes q, one scale s and an exponent e for each channel: x is about q * s * 2^-e. In a
+matrix product over the channels the powers of two become shifts of the codes by t = T - e, T the largest exponent;
+outside of it they are a factor of a row or column. Thresholds and number of groups are our defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quant.quantizers import largest_code, nearest, peak, stochastic
+
+
+@dataclass(frozen=True)
+class Codes:
+    """codes int8; scale and exponents (int64) broadcast over them: the value is codes * scale * 2^-exponents."""
+
+    codes: Tensor
+    scale: Tensor
+    exponents: Tensor
+    bits: int
+    groups: int
+
+    def values(self) -> Tensor:
+        """What the codes stand for, float32."""
+        return self.codes * (self.scale * torch.exp2(-self.exponents.float()))
+
+    def shifted(self) -> Tensor:
+        """The codes brought to the scale of the smallest group, int8: codes << (groups - 1 - exponents).
+
+        Raises ValueError where a byte does not hold them: quantize with fewer bits or groups.
+        """
+        if largest_code(self.bits) << (self.groups - 1) > 127:
+            raise ValueError(f"{self.bits}-bit codes of {self.groups} groups do not fit a byte once shifted")
+        return (self.codes.int() << (self.groups - 1 - self.exponents)).to(torch.int8)
+
+
+def exponents(ranges: Tensor, largest: Tensor, groups: int) -> Tensor:
+    """For each range r the largest e below `groups` with r * 2^e <= largest, int64; groups - 1 for r = 0.
+
+    By exponents and significands, not by logarithms, which miss at powers of two.
+    """
+    if groups < 1:
+        raise ValueError(f"there is at least one group, not {groups}")
+    (m, e), (top_m, top_e) = torch.frexp(ranges.float()), torch.frexp(largest.float())
+    found = (top_e - e).long() - (m > top_m).long()
+    return torch.where(ranges > 0, found, groups - 1).clamp(0, groups - 1)
+
+
+def _codes(x: Tensor, scope: Tensor, e: Tensor, bits: int, groups: int, seed: int | None) -> Codes:
+    """scope: the range that a code of 2^-e times the largest stands for."""
+    q = largest_code(bits)
+    positive = torch.where(scope > 0, scope, 1.0)
+    inverse = torch.where(scope > 0, q / positive, 1.0) * torch.exp2(e.float())
+    codes = nearest(x, inverse, bits) if seed is None else stochastic(x, inverse, bits, seed)
+    return Codes(codes, torch.where(scope > 0, positive / q, 1.0), e, bits, groups)
+
+
+def per_tensor(x: Tensor, bits: int, seed: int | None = None) -> Codes:
+    """One scale. With a seed rounding is by chance, without to the nearest. Raises NonFinite, as all of these."""
+    scope = peak(x)
+    return _codes(x, scope, torch.zeros_like(scope, dtype=torch.int64), bits, 1, seed)
+
+
+def per_sample(x: Tensor, bits: int, seed: int | None = None) -> Codes:
+    """A scale for each row, x (rows, channels): "PSQ" of Chen et al. 2020, a baseline."""
+    scope = peak(x, (1,))
+    return _codes(x, scope, torch.zeros_like(scope, dtype=torch.int64), bits, 1, seed)
+
+
+def channel(x: Tensor, bits: int, groups: int, seed: int | None = None, dim: int = 1) -> Codes:
+    """ShiftQuant along a dimension of x (rows, channels)."""
+    ranges = peak(x, tuple(d for d in range(x.dim()) if d != dim))
+    largest = peak(ranges)
+    return _codes(x, largest, exponents(ranges, largest, groups), bits, groups, seed)
+
+
+def two_sided(x: Tensor, bits: int, groups: int, seed: int | None = None, dim: int = 1) -> Codes:
+    """A scale of its own for each index of the other dimension of x, exact, and ShiftQuant along this one.
+
+    Ours: rows are first brought to range 1, so that channels are told apart by what is left. (Not in the paper as far
+    as we know; in a classifier samples differ more than channels.)
+    """
+    rows = peak(x, (dim,))
+    scaled = x / torch.where(rows > 0, rows, 1.0)
+    found = channel(scaled, bits, groups, seed, dim)
+    return Codes(found.codes, found.scale * rows, found.exponents, bits, groups)
