@@ -1,0 +1,53 @@
+#include "gemm.hpp"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "cpu.hpp"
+
+namespace narrowbit {
+
+namespace scalar {
+extern const Gemm kGemm;
+}
+#ifdef NARROWBIT_X86
+namespace avx2 {
+extern const Gemm kGemm;
+}
+namespace vnni {
+extern const Gemm kGemm;
+}
+#endif
+
+const Gemm& gemm() {
+#ifdef NARROWBIT_X86
+    switch (isa()) {
+        case Isa::avx512:
+            if (__builtin_cpu_supports("avx512vnni")) return vnni::kGemm;
+            [[fallthrough]];
+        case Isa::avx2: return avx2::kGemm;
+        default: break;
+    }
+#endif
+    return scalar::kGemm;
+}
+
+void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, const uint8_t* a, const int8_t* panels,
+              const int32_t* corrections, int32_t* c) {
+#ifdef _OPENMP
+    const int all = threads > 0 ? threads : omp_get_max_threads();
+    if (all > 1 && m * n * k > 1 << 16) {
+        const size_t piece = (m + size_t(4 * all) * 6 - 1) / (size_t(4 * all) * 6) * 6;  // in whole tiles
+#pragma omp parallel for schedule(dynamic, 1) num_threads(all)
+        for (size_t first = 0; first < m; first += piece)
+            g.multiply(first, first + piece < m ? first + piece : m, n, k, a, panels, corrections, c, n);
+        return;
+    }
+#else
+    (void)threads;
+#endif
+    g.multiply(0, m, n, k, a, panels, corrections, c, n);
+}
+
+}  // namespace narrowbit

@@ -1,0 +1,68 @@
+"""Integer matrix products on CPUs: cpp_ext's kernels for torch tensors, registered as operators of torch.
+
+>>> import torch; from quant import gemm
+>>> packed = gemm.pack(torch.ones(3, 8, dtype=torch.int8))
+>>> gemm.multiply(torch.full((2, 8), -2, dtype=torch.int8), packed)
+tensor([[-16, -16, -16],
+        [-16, -16, -16]], dtype=torch.int32)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cpp_ext import _gemm
+
+OFFSET = 128  # code 0 as a byte of the left side
+
+
+class Packed(NamedTuple):
+    """The right side as kernels read it. n: columns of the product."""
+
+    panels: Tensor
+    corrections: Tensor
+    n: int
+
+
+def _round_up(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
+def pack(b: Tensor) -> Packed:
+    """Codes (n, k), int8."""
+    n, k = b.shape
+    filled = torch.nn.functional.pad(b, (0, -k % 4)).contiguous()
+    columns = _round_up(n, _gemm.COLUMNS)
+    panels = torch.empty(columns * filled.shape[1], dtype=torch.int8)
+    corrections = torch.empty(columns, dtype=torch.int32)
+    _gemm.pack(filled, panels, corrections)
+    return Packed(panels, corrections, n)
+
+
+def to_bytes(codes: Tensor) -> Tensor:
+    """Codes (m, k), int8 -> bytes of the left side, uint8 (m, k rounded up to a multiple of 4)."""
+    return torch.nn.functional.pad((codes.view(torch.uint8) ^ OFFSET), (0, -codes.shape[1] % 4), value=OFFSET)
+
+
+@torch.library.custom_op("narrowbit::multiply", mutates_args=())
+def _multiply(a: Tensor, panels: Tensor, corrections: Tensor, n: int) -> Tensor:
+    c = torch.empty(a.shape[0], n, dtype=torch.int32)
+    if c.numel():
+        _gemm.multiply(torch.get_num_threads(), a.contiguous(), panels, corrections, c)
+    return c
+
+
+@_multiply.register_fake
+def _(a: Tensor, panels: Tensor, corrections: Tensor, n: int) -> Tensor:
+    return a.new_empty(a.shape[0], n, dtype=torch.int32)
+
+
+def multiply(a: Tensor, b: Packed) -> Tensor:
+    """a (m, k) codes int8, or bytes uint8 from to_bytes, times packed (n, k) transposed -> int32 (m, n), exact.
+
+    Raises ValueError for a k that is not b's, or above 65,536.
+    """
+    return _multiply(to_bytes(a) if a.dtype == torch.int8 else a, *b)
