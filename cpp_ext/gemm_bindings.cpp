@@ -2,7 +2,18 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <nanobind/stl/optional.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 #include "gemm.hpp"
+#include "quantize.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -37,6 +48,53 @@ void multiply_arrays(int threads, Array<const uint8_t> a, Array<const int8_t> pa
     multiply(gemm(), threads, m, n, k, a.data(), panels.data(), corrections.data(), c.data());
 }
 
+// work(first, last) over n rows in pieces, on so many threads.
+template <typename Work>
+void share(int threads, size_t n, size_t elements, Work work) {
+#ifdef _OPENMP
+    const int all = threads > 0 ? threads : omp_get_max_threads();
+    if (all > 1 && elements > 16384) {
+#pragma omp parallel for schedule(static) num_threads(all)
+        for (int t = 0; t < all; ++t) work(n * size_t(t) / size_t(all), n * size_t(t + 1) / size_t(all));
+        return;
+    }
+#endif
+    (void)threads, (void)elements;
+    work(0, n);
+}
+
+size_t columns(const Array<const float>& x) {
+    if (x.ndim() != 2) throw std::invalid_argument("x must be (n, c)");
+    return x.shape(1);
+}
+
+void ranges(int threads, Array<const float> x, Array<uint32_t> bits) {
+    const size_t c = columns(x);
+    expect(bits, c, "bits");
+    std::fill_n(bits.data(), c, 0u);
+    share(threads, x.shape(0), x.size(), [&](size_t first, size_t last) {
+        std::vector<uint32_t> own(c);
+        quantize().ranges(first, last, c, x.data(), own.data());
+#pragma omp critical
+        for (size_t i = 0; i < c; ++i) bits.data()[i] = std::max(bits.data()[i], own[i]);
+    });
+}
+
+void rows(int threads, Array<const float> x, Array<const float> inverse, Array<const uint8_t> shifts, int largest,
+          std::optional<uint32_t> seed, Array<uint8_t> bytes) {
+    const size_t c = columns(x), n = x.shape(0);
+    expect(inverse, c, "inverse"), expect(shifts, c, "shifts");
+    if (bytes.ndim() != 2 || bytes.shape(0) != n || bytes.shape(1) < c) throw std::invalid_argument("bytes are small");
+    for (size_t i = 0; i < c; ++i)
+        if (largest < 1 || shifts.data()[i] > 6 || (largest << shifts.data()[i]) > 127)
+            throw std::invalid_argument("shifted codes do not fit a byte");
+    const uint32_t* chance = seed ? &*seed : nullptr;
+    share(threads, n, x.size(), [&](size_t first, size_t last) {
+        quantize().rows(first, last, c, bytes.shape(1), x.data(), inverse.data(), shifts.data(), float(largest), chance,
+                        bytes.data());
+    });
+}
+
 }  // namespace
 
 NB_MODULE(_gemm, m) {
@@ -45,4 +103,6 @@ NB_MODULE(_gemm, m) {
     m.def("isa", [] { return gemm().name; });
     m.def("pack", &pack, "b"_a, "panels"_a, "corrections"_a, release);
     m.def("multiply", &multiply_arrays, "threads"_a, "a"_a, "panels"_a, "corrections"_a, "c"_a, release);
+    m.def("ranges", &ranges, "threads"_a, "x"_a, "bits"_a, release);
+    m.def("rows", &rows, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "largest"_a, "seed"_a.none(), "bytes"_a, release);
 }

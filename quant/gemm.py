@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from cpp_ext import _gemm
+from quant.quantizers import largest_code, peak
+from quant.shift import exponents, scales
 
 OFFSET = 128  # code 0 as a byte of the left side
 
@@ -66,3 +68,32 @@ def multiply(a: Tensor, b: Packed) -> Tensor:
     Raises ValueError for a k that is not b's, or above 65,536.
     """
     return _multiply(to_bytes(a) if a.dtype == torch.int8 else a, *b)
+
+
+class Left(NamedTuple):
+    """The left side of a product: shifted codes as bytes. A value is (byte - 128) * scale."""
+
+    bytes: Tensor
+    scale: Tensor
+    exponents: Tensor
+
+
+def shift_quantize(x: Tensor, bits: int, groups: int, seed: int | None = None) -> Left:
+    """ShiftQuant of the columns of x (n, c), float32, shifted and ready to multiply: quant.channel in two passes.
+
+    With a seed by chance. Raises NonFinite, and ValueError where shifted codes do not fit a byte.
+    """
+    x = x.contiguous()
+    n, c = x.shape
+    q, threads = largest_code(bits), torch.get_num_threads()
+    if q << (groups - 1) > 127:
+        raise ValueError(f"{bits}-bit codes of {groups} groups do not fit a byte once shifted")
+    ranges = torch.empty(c)
+    _gemm.ranges(threads, x, ranges.view(torch.uint32))
+    largest = peak(ranges)
+    e = exponents(ranges, largest, groups)
+    inverse, scale = scales(largest, e, bits)
+    made = torch.empty(n, _round_up(c, 4), dtype=torch.uint8)
+    if c:
+        _gemm.rows(threads, x, inverse, (groups - 1 - e).to(torch.uint8), q, seed, made)
+    return Left(made, scale * 2.0 ** -(groups - 1), e)

@@ -51,13 +51,18 @@ def exponents(ranges: Tensor, largest: Tensor, groups: int) -> Tensor:
     return torch.where(ranges > 0, found, groups - 1).clamp(0, groups - 1)
 
 
-def _codes(x: Tensor, scope: Tensor, e: Tensor, bits: int, groups: int, seed: int | None) -> Codes:
-    """scope: the range that a code of 2^-e times the largest stands for."""
+def scales(scope: Tensor, e: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """What values are multiplied by to become codes, and the scale of a code, of range scope * 2^-e; 1 for range 0."""
     q = largest_code(bits)
     positive = torch.where(scope > 0, scope, 1.0)
     inverse = torch.where(scope > 0, q / positive, 1.0) * torch.exp2(e.float())
+    return inverse, torch.where(scope > 0, positive / q, 1.0)
+
+
+def _codes(x: Tensor, scope: Tensor, e: Tensor, bits: int, groups: int, seed: int | None) -> Codes:
+    inverse, scale = scales(scope, e, bits)
     codes = nearest(x, inverse, bits) if seed is None else stochastic(x, inverse, bits, seed)
-    return Codes(codes, torch.where(scope > 0, positive / q, 1.0), e, bits, groups)
+    return Codes(codes, scale, e, bits, groups)
 
 
 def per_tensor(x: Tensor, bits: int, seed: int | None = None) -> Codes:

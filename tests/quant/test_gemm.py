@@ -65,6 +65,49 @@ def test_threads_do_not_change_anything() -> None:
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 30), st.integers(1, 90), st.integers(2, 6), st.integers(1, 5), st.none() | st.integers(0, 2**32 - 1)
+)
+def test_the_quantizing_kernel_gives_the_defined_codes(
+    n: int, c: int, bits: int, groups: int, seed: int | None
+) -> None:
+    x = torch.randn(n, c, generator=torch.Generator().manual_seed(n)) * torch.logspace(-3, 0, c)
+    if quant.largest_code(bits) << (groups - 1) > 127:
+        with pytest.raises(ValueError, match="do not fit a byte"):
+            gemm.shift_quantize(x, bits, groups, seed)
+        return
+    made, defined = gemm.shift_quantize(x, bits, groups, seed), quant.channel(x, bits, groups, seed)
+    assert torch.equal(made.bytes, gemm.to_bytes(defined.shifted()))
+    assert torch.equal(made.exponents, defined.exponents.flatten())
+    assert float(made.scale) == float(defined.scale) * 2.0 ** -(groups - 1)
+
+
+def test_every_instruction_set_quantizes_alike() -> None:
+    program = (
+        "import torch; from quant import gemm; torch.manual_seed(0); import hashlib;"
+        "x = torch.randn(700, 67) * torch.logspace(-3, 0, 67);"
+        "made = [gemm.shift_quantize(x, 4, 4, seed).bytes.numpy().tobytes() for seed in (None, 77)];"
+        "print(hashlib.sha256(b''.join(made)).hexdigest())"
+    )
+    found = set()
+    for isa in ISAS:
+        env = {**os.environ, "MLIC_CPU": isa}
+        run = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+        assert run.returncode == 0 or "lacks" in run.stderr, run.stderr
+        found |= set(run.stdout.split())
+    assert len(found) == 1
+
+
+def test_what_is_not_finite_is_named_by_the_kernel_too() -> None:
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        x = torch.ones(5, 9)
+        x[3, 4] = bad
+        with pytest.raises(quant.NonFinite):
+            gemm.shift_quantize(x, 4, 4)
+    assert bool((gemm.shift_quantize(torch.zeros(3, 5), 4, 4, seed=1).bytes == 128).all())
+
+
 def test_wrong_sizes_are_refused() -> None:
     b = gemm.pack(torch.ones(3, 8, dtype=torch.int8))
     with pytest.raises(ValueError, match="panels has the wrong size"):
