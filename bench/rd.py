@@ -70,6 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--anchor", metavar="NAME", action="append", help="BD-rates against these alone [all]")
     add("--metrics", metavar="NAME,...", default=",".join(DEFAULT_METRICS), help="of " + ", ".join(METRICS))
     add("--limit", metavar="N", type=int, help="only the first N pictures")
+    add("--levels", metavar="N", type=int, help="at most so many levels of each codec, at least 4 [all; --quick: 4]")
     add("--quick", action="store_true", help=f"{QUICK_PICTURES} pictures, {QUICK_LEVELS} levels, busy cores")
     add(
         "--jobs", metavar="N", type=int, help="points at a time; seconds then are of busy cores [1; --quick: all cores]"
@@ -122,11 +123,11 @@ def load(folder: Path, limit: int | None = None) -> dict[str, Picture]:
     return found
 
 
-def levels_of(codec: Codec, quick: bool) -> list[int]:
-    """All its levels, or some of them from the first to the last."""
-    if not quick or len(codec.levels) <= QUICK_LEVELS:
+def levels_of(codec: Codec, most: int | None) -> list[int]:
+    """All its levels, or so many of them from the first to the last."""
+    if most is None or len(codec.levels) <= most:
         return list(codec.levels)
-    return [codec.levels[round(i)] for i in np.linspace(0, len(codec.levels) - 1, QUICK_LEVELS)]
+    return [codec.levels[round(i)] for i in np.linspace(0, len(codec.levels) - 1, most)]
 
 
 def published(args: argparse.Namespace) -> dict[str, Curve]:
@@ -220,6 +221,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(f"no metric {name!r}, but {', '.join(METRICS)}")
     if args.jobs is None:
         args.jobs = cores() if args.quick else 1
+    if args.levels is None:
+        args.levels = QUICK_LEVELS if args.quick else None
+    elif args.levels < 4:
+        raise ValueError(f"--levels is {args.levels}: a curve needs 4")
     if args.jobs < 1:
         raise ValueError(f"--jobs is {args.jobs}, not at least 1")
     if args.limit is not None and args.limit < 1:
@@ -251,7 +256,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.fresh:
         kept.unlink(missing_ok=True)
     metrics = tuple(args.metrics.split(","))
-    levels = {codec.name: levels_of(codec, args.quick) for codec in found.values()}
+    levels = {codec.name: levels_of(codec, args.levels) for codec in found.values()}
     measured = workers.sweep(found, levels, pictures, Store(kept), metrics, args.jobs)
     pixels = {name: p.width * p.height for name, p in pictures.items()}
     result: dict[str, Any] = {

@@ -175,6 +175,7 @@ def test_an_interrupted_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatc
         (["--pictures", "set", "--curve", "vtm"], "--curve takes NAME=FILE"),
         (["--pictures", "set", "--jobs", "0"], "--jobs is 0"),
         (["--pictures", "set", "--limit", "0"], "--limit is 0"),
+        (["--pictures", "set", "--levels", "3"], "--levels is 3"),
         (["--pictures", "set", "--viewer", "nan"], "--viewer is nan"),
         (["--pictures", "set", "--codecs", ""], "no codec ''"),
         (["--pictures", "set", "--codecs", "jpeg", "--command", "jpeg", COPY, COPY, "1"], "name 'jpeg' is taken twice"),
