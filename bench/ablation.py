@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from codec.errors import BadInput
+from rate import data_dir
 
 from .report import Row, report, row
 
@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Train, judge, and give the report. Raises BadInput without pictures."""
+    """Train on DIR/photos, judge, and give the report."""
     import torch
 
     from codec.models.large.model import MLIC, OPTIONS, Options
@@ -55,9 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "guided-anchors": replace(whole, guided_anchors=True),
         "none": replace(whole, mixing=0, guided=False, reweighted=(), rotary=()),
     }
-    folder = args.data or os.environ.get("MLIC_DATA")
-    if not folder:
-        raise BadInput("give a folder of photographs with --data or MLIC_DATA")
+    folder = data_dir(args.data) / "photos"
     torch.set_num_threads(args.threads)
     size, joint = 256, args.steps // 5
     stages = (
@@ -65,7 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         Stage(args.steps // 4, 128, 8, 5e-4),
         Stage(args.steps - args.steps // 2 - args.steps // 4, 256, 2, 2e-4),
     )
-    pictures, held_out = load_pictures(Path(folder), size)
+    pictures, held_out = load_pictures(folder, size)
     photos = Photos(pictures, size)
 
     def trained(options: Options, seed: int, more: tuple[Stage, ...] = ()) -> dict[str, Any]:
