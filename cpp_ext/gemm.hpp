@@ -1,8 +1,10 @@
 // Products of 8-bit integers with 32-bit sums: what a matrix product of shifted sub-8-bit codes is.
 //
-// a (m, k) holds codes + 128 as unsigned bytes, row after row, k a multiple of 4 (fill with 128, which is code 0). b
-// (n, k) are signed codes, made into panels of kColumns columns whose bytes lie as the kernels read them: panel, k / 4,
-// column, k mod 4. c (m, n) = a * b^T in int32, in whatever order the sums are taken: they are exact. Knows no Python.
+// a (m, k) holds codes + 128 as unsigned bytes, k a multiple of 4 (fill with 128, which is code 0); b (n, k) are signed
+// codes. Four neighbours along k lie side by side; from one four to the next it is a step, and for a it is a row from
+// one to the next. So a may lie row after row, or interleaved as four rows of its transpose: (k / 4, m, 4). b lies in
+// panels of kColumns columns, (k / 4, column, 4) each with a step of its own, packed or interleaved too.
+// c (m, n) = a * b^T in int32, in whatever order the sums are taken: they are exact. Knows no Python.
 #pragma once
 
 #include <cstddef>
@@ -15,20 +17,32 @@ constexpr size_t kColumns = 64, kOffset = 128;
 // Bytes of the panels of b.
 constexpr size_t panel_bytes(size_t n, size_t k) { return (n + kColumns - 1) / kColumns * kColumns * k; }
 
+struct Left {
+    const uint8_t* data;
+    size_t row, step;
+};
+
+struct Right {
+    const int8_t* data;
+    size_t panel, step;
+    const int32_t* corrections;  // (n rounded up to kColumns): -kOffset times the sums over k, which c starts from
+};
+
 struct Gemm {
     const char* name;
-    // corrections (n rounded up to kColumns): kOffset times the sums over k, which c starts from, negative
     void (*pack)(size_t n, size_t k, const int8_t* b, int8_t* panels, int32_t* corrections);
     // Rows first..last of c, whose rows are `stride` apart.
-    void (*multiply)(size_t first, size_t last, size_t n, size_t k, const uint8_t* a, const int8_t* panels,
-                     const int32_t* corrections, int32_t* c, size_t stride);
+    void (*multiply)(size_t first, size_t last, size_t n, size_t k, Left a, Right b, int32_t* c, size_t stride);
 };
 
 // For this machine, or for the instruction set that MLIC_CPU names (avx512 stands for its VNNI part, else avx2).
 const Gemm& gemm();
 
 // The whole product, its rows split over OpenMP threads; 0 for as many as OpenMP would take.
-void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, const uint8_t* a, const int8_t* panels,
-              const int32_t* corrections, int32_t* c);
+void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, Right b, int32_t* c);
+
+// Bytes (k, c) of codes + kOffset -> interleaved (k / 4 rounded up, c, 4), code 0 at the end. flip: 0, or kOffset for
+// signed codes; then corrections (c rounded up to kColumns) are those of a right side.
+void interleave(size_t k, size_t c, const uint8_t* bytes, uint8_t flip, uint8_t* made, int32_t* corrections);
 
 }  // namespace narrowbit

@@ -12,24 +12,24 @@ namespace narrowbit {
 namespace avx2 {
 namespace {
 
-constexpr size_t kTile = 4;
+constexpr size_t kSums = 4, kWidth = kColumns;
 
-template <size_t kRows>
-void tile(size_t k4, const uint8_t* a, size_t stride_a, const int8_t* b, const int32_t* start, int32_t* c,
-          size_t stride, size_t columns) {
+template <size_t kRows, size_t kVectors>
+void tile(size_t k4, const uint8_t* a, size_t row, size_t step, const int8_t* b, size_t step_b, const int32_t* start,
+          int32_t* c, size_t stride, size_t columns) {
     // Eight columns at a time: 32 bytes of b are two vectors of 16-bit numbers, four of each column side by side.
     for (size_t j = 0; j < columns; j += 8) {
         __m256i sums[kRows][2];
 #pragma GCC unroll 8
         for (size_t r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
         for (size_t k = 0; k < k4; ++k) {
-            const int8_t* from = b + k * 4 * kColumns + 4 * j;
+            const int8_t* from = b + k * step_b + 4 * j;
             const __m256i low = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
             const __m256i high = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16)));
 #pragma GCC unroll 8
             for (size_t r = 0; r < kRows; ++r) {
                 int32_t four;
-                std::memcpy(&four, a + r * stride_a + 4 * k, 4);
+                std::memcpy(&four, a + r * row + k * step, 4);
                 const __m256i x = _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
                 sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(x, low));
                 sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(x, high));
@@ -41,7 +41,8 @@ void tile(size_t k4, const uint8_t* a, size_t stride_a, const int8_t* b, const i
                 _mm256_permute4x64_epi64(_mm256_hadd_epi32(sums[r][0], sums[r][1]), 0xD8);  // columns in order
             std::memcpy(found, &sum, 32);
             for (size_t i = 0; i < 8 && j + i < columns; ++i)
-                c[r * stride + j + i] = (start ? start[j + i] : c[r * stride + j + i]) + found[i];
+                c[r * stride + j + i] =
+                    int32_t(uint32_t(start ? start[j + i] : c[r * stride + j + i]) + uint32_t(found[i]));
         }
     }
 }

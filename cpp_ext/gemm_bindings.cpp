@@ -1,7 +1,6 @@
 // Types and sizes only: arrays of numpy or torch in, results into arrays that the caller made.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-
 #include <nanobind/stl/optional.h>
 
 #include <algorithm>
@@ -38,14 +37,39 @@ void pack(Array<const int8_t> b, Array<int8_t> panels, Array<int32_t> correction
     gemm().pack(n, k, b.data(), panels.data(), corrections.data());
 }
 
+constexpr size_t kLongest = size_t(1) << 17;  // sums of products of two bytes fit 32 bits
+
+void check_depth(size_t k) {
+    if (k > kLongest) throw std::invalid_argument("k is above 131072: sums might not fit 32 bits");
+}
+
 void multiply_arrays(int threads, Array<const uint8_t> a, Array<const int8_t> panels, Array<const int32_t> corrections,
                      Array<int32_t> c) {
     if (a.ndim() != 2 || a.shape(1) % 4) throw std::invalid_argument("a must be (m, k), k a multiple of 4");
     if (c.ndim() != 2 || c.shape(0) != a.shape(0)) throw std::invalid_argument("c must be (m, n)");
     const size_t m = a.shape(0), k = a.shape(1), n = c.shape(1);
-    if (k > (size_t(1) << 16)) throw std::invalid_argument("k is above 65536: sums might not fit 32 bits");
-    expect(panels, panel_bytes(n, k), "panels"), expect(corrections, padded(n), "corrections");
-    multiply(gemm(), threads, m, n, k, a.data(), panels.data(), corrections.data(), c.data());
+    check_depth(k), expect(panels, panel_bytes(n, k), "panels"), expect(corrections, padded(n), "corrections");
+    multiply(gemm(), threads, m, n, k, {a.data(), k, 4},
+             {panels.data(), kColumns * k, 4 * kColumns, corrections.data()}, c.data());
+}
+
+void multiply_interleaved(int threads, Array<const uint8_t> a, Array<const uint8_t> b, Array<const int32_t> corrections,
+                          Array<int32_t> c) {
+    if (a.ndim() != 3 || b.ndim() != 3 || a.shape(2) != 4 || b.shape(2) != 4 || a.shape(0) != b.shape(0))
+        throw std::invalid_argument("a and b must be (k / 4, m, 4) and (k / 4, n, 4)");
+    const size_t k = 4 * a.shape(0), m = a.shape(1), n = b.shape(1);
+    if (n % 16) throw std::invalid_argument("n must be a multiple of 16");  // kernels read sixteen columns at a time
+    check_depth(k), expect(c, m * n, "c"), expect(corrections, padded(n), "corrections");
+    multiply(gemm(), threads, m, n, k, {a.data(), 4, 4 * m},
+             {reinterpret_cast<const int8_t*>(b.data()), 4 * kColumns, 4 * n, corrections.data()}, c.data());
+}
+
+void interleave_bytes(Array<const uint8_t> bytes, Array<uint8_t> made, std::optional<Array<int32_t>> corrections) {
+    if (bytes.ndim() != 2) throw std::invalid_argument("bytes must be (k, c)");
+    const size_t k = bytes.shape(0), c = bytes.shape(1);
+    expect(made, (k + 3) / 4 * 4 * c, "made");
+    if (corrections) expect(*corrections, padded(c), "corrections");
+    interleave(k, c, bytes.data(), corrections ? kOffset : 0, made.data(), corrections ? corrections->data() : nullptr);
 }
 
 // work(first, last) over n rows in pieces, on so many threads.
@@ -103,6 +127,8 @@ NB_MODULE(_gemm, m) {
     m.def("isa", [] { return gemm().name; });
     m.def("pack", &pack, "b"_a, "panels"_a, "corrections"_a, release);
     m.def("multiply", &multiply_arrays, "threads"_a, "a"_a, "panels"_a, "corrections"_a, "c"_a, release);
+    m.def("interleave", &interleave_bytes, "bytes"_a, "made"_a, "corrections"_a.none() = nb::none(), release);
+    m.def("multiply_interleaved", &multiply_interleaved, "threads"_a, "a"_a, "b"_a, "corrections"_a, "c"_a, release);
     m.def("ranges", &ranges, "threads"_a, "x"_a, "bits"_a, release);
     m.def("rows", &rows, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "largest"_a, "seed"_a.none(), "bytes"_a, release);
 }

@@ -1,9 +1,10 @@
 // The loops around a tile of c. ISA names the namespace; each file that includes this has defined
 //
-//     template <size_t kRows> void tile(size_t k4, const uint8_t* a, size_t stride_a, const int8_t* b, Start start,
-//                                       int32_t* c, size_t stride, size_t columns)
+//     template <size_t kRows, size_t kVectors> void tile(size_t k4, const uint8_t* a, size_t row, size_t step,
+//         const int8_t* b, size_t step_b, const int32_t* start, int32_t* c, size_t stride, size_t columns)
 //
-// with kTile rows at a time. Nothing here may be left for a linker to share between instruction sets.
+// for kVectors vectors of kWidth columns and kSums / kVectors rows or fewer; start is null where c goes on.
+// Nothing here may be left for a linker to share between instruction sets.
 #pragma once
 
 namespace narrowbit {
@@ -26,19 +27,36 @@ void pack(size_t n, size_t k, const int8_t* b, int8_t* panels, int32_t* correcti
         }
 }
 
-void multiply(size_t first, size_t last, size_t n, size_t k, const uint8_t* a, const int8_t* panels,
-              const int32_t* corrections, int32_t* c, size_t stride) {
+template <size_t kVectors>
+void strip(size_t first, size_t last, size_t k4, Left a, const int8_t* b, size_t step_b, const int32_t* start,
+           int32_t* c, size_t stride, size_t columns) {
+    constexpr size_t kMany = kSums / kVectors, kFew = kMany / 3 ? kMany / 3 : 1;
+    const auto go = [&](auto tile, size_t rows) {
+        for (; first + rows <= last; first += rows)
+            tile(k4, a.data + first * a.row, a.row, a.step, b, step_b, start, c + first * stride, stride, columns);
+    };
+    go(tile<kMany, kVectors>, kMany);
+    go(tile<kFew, kVectors>, kFew);
+    go(tile<1, kVectors>, 1);
+}
+
+void multiply(size_t first, size_t last, size_t n, size_t k, Left a, Right b, int32_t* c, size_t stride) {
     for (size_t from = 0; from < k || from == 0; from += kDepth) {
-        const size_t depth = k - from < kDepth ? k - from : kDepth;
+        const size_t k4 = (k - from < kDepth ? k - from : kDepth) / 4;
+        const Left left{a.data + from / 4 * a.step, a.row, a.step};
         for (size_t p = 0; p < n; p += kColumns) {
             const size_t columns = n - p < kColumns ? n - p : kColumns;
-            const int8_t* panel = panels + p * k + from * kColumns;
-            const int32_t* start = from ? nullptr : corrections + p;  // or what is in c already
-            size_t row = first;
-            for (; row + kTile <= last; row += kTile)
-                tile<kTile>(depth / 4, a + row * k + from, k, panel, start, c + row * stride + p, stride, columns);
-            for (; row < last; ++row)
-                tile<1>(depth / 4, a + row * k + from, k, panel, start, c + row * stride + p, stride, columns);
+            const int8_t* panel = b.data + p / kColumns * b.panel + from / 4 * b.step;
+            const int32_t* start = from ? nullptr : b.corrections + p;  // or what is in c already
+            const auto go = [&](auto strip) {
+                strip(first, last, k4, left, panel, b.step, start, c + p, stride, columns);
+            };
+            switch ((columns + kWidth - 1) / kWidth) {
+                case 1: go(strip<1>); break;
+                case 2: go(strip<2>); break;
+                case 3: go(strip<3>); break;
+                default: go(strip<4>);
+            }
         }
     }
 }

@@ -65,9 +65,35 @@ def _(a: Tensor, panels: Tensor, corrections: Tensor, n: int) -> Tensor:
 def multiply(a: Tensor, b: Packed) -> Tensor:
     """a (m, k) codes int8, or bytes uint8 from to_bytes, times packed (n, k) transposed -> int32 (m, n), exact.
 
-    Raises ValueError for a k that is not b's, or above 65,536.
+    Raises ValueError for a k that is not b's, or above 131,072.
     """
     return _multiply(to_bytes(a) if a.dtype == torch.int8 else a, *b)
+
+
+def interleaved(a: Tensor, b: Tensor) -> Tensor:
+    """The product over rows: a (k, m) and b (k, n) bytes as of to_bytes -> a^T b, int32 (m, n), exact.
+
+    n a multiple of 16. Nothing is transposed: kernels read four rows side by side. Raises ValueError for k above
+    131,072.
+    """
+    return _interleaved(a, b)
+
+
+@torch.library.custom_op("narrowbit::multiply_interleaved", mutates_args=())
+def _interleaved(a: Tensor, b: Tensor) -> Tensor:
+    k, m, n = a.shape[0], a.shape[1], b.shape[1]
+    left, right = (torch.empty(-(-k // 4), width, 4, dtype=torch.uint8) for width in (m, n))
+    corrections = torch.empty(_round_up(n, _gemm.COLUMNS), dtype=torch.int32)
+    _gemm.interleave(a.contiguous(), left)
+    _gemm.interleave(b.contiguous(), right, corrections)
+    c = torch.empty(m, n, dtype=torch.int32)
+    _gemm.multiply_interleaved(torch.get_num_threads(), left, right, corrections, c)
+    return c
+
+
+@_interleaved.register_fake
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(a.shape[1], b.shape[1], dtype=torch.int32)
 
 
 class Left(NamedTuple):
