@@ -19,14 +19,16 @@ from quant.quantizers import largest_code, peak
 from quant.shift import exponents, scales
 
 OFFSET = 128  # code 0 as a byte of the left side
+PAD = 16  # inner dimensions are filled up to multiples of so many codes, so that what is one here can be columns there
 
 
 class Packed(NamedTuple):
-    """The right side as kernels read it. n: columns of the product."""
+    """The right side as kernels read it, (n, k) codes."""
 
     panels: Tensor
     corrections: Tensor
     n: int
+    k: int
 
 
 def _round_up(n: int, to: int) -> int:
@@ -36,17 +38,17 @@ def _round_up(n: int, to: int) -> int:
 def pack(b: Tensor) -> Packed:
     """Codes (n, k), int8."""
     n, k = b.shape
-    filled = torch.nn.functional.pad(b, (0, -k % 4)).contiguous()
+    filled = torch.nn.functional.pad(b, (0, -k % PAD)).contiguous()
     columns = _round_up(n, _gemm.COLUMNS)
     panels = torch.empty(columns * filled.shape[1], dtype=torch.int8)
     corrections = torch.empty(columns, dtype=torch.int32)
     _gemm.pack(filled, panels, corrections)
-    return Packed(panels, corrections, n)
+    return Packed(panels, corrections, n, k)
 
 
 def to_bytes(codes: Tensor) -> Tensor:
-    """Codes (m, k), int8 -> bytes of the left side, uint8 (m, k rounded up to a multiple of 4)."""
-    return torch.nn.functional.pad((codes.view(torch.uint8) ^ OFFSET), (0, -codes.shape[1] % 4), value=OFFSET)
+    """Codes (m, k), int8 -> bytes of the left side, uint8 (m, k rounded up to a multiple of PAD)."""
+    return torch.nn.functional.pad((codes.view(torch.uint8) ^ OFFSET), (0, -codes.shape[1] % PAD), value=OFFSET)
 
 
 @torch.library.custom_op("narrowbit::multiply", mutates_args=())
@@ -67,7 +69,9 @@ def multiply(a: Tensor, b: Packed) -> Tensor:
 
     Raises ValueError for a k that is not b's, or above 131,072.
     """
-    return _multiply(to_bytes(a) if a.dtype == torch.int8 else a, *b)
+    if a.shape[1] != (b.k if a.dtype == torch.int8 else _round_up(b.k, PAD)):
+        raise ValueError(f"a has {a.shape[1]} columns, b was packed with {b.k}")
+    return _multiply(to_bytes(a) if a.dtype == torch.int8 else a, b.panels, b.corrections, b.n)
 
 
 def interleaved(a: Tensor, b: Tensor) -> Tensor:
@@ -119,7 +123,7 @@ def shift_quantize(x: Tensor, bits: int, groups: int, seed: int | None = None) -
     largest = peak(ranges)
     e = exponents(ranges, largest, groups)
     inverse, scale = scales(largest, e, bits)
-    made = torch.empty(n, _round_up(c, 4), dtype=torch.uint8)
+    made = torch.empty(n, _round_up(c, PAD), dtype=torch.uint8)
     if c:
         _gemm.rows(threads, x, inverse, (groups - 1 - e).to(torch.uint8), q, seed, made)
     return Left(made, scale * 2.0 ** -(groups - 1), e)

@@ -1,0 +1,53 @@
+"""What `quant.quantize_` is told: bits, groups, and what stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from quant.quantizers import largest_code
+
+VERSION = 0
+SCHEMES = ("channel", "two_sided")
+NORMS = ("l1", "keep")
+
+
+@dataclass(frozen=True)
+class ShiftQuantConfig:
+    """bits_w, bits_a, bits_g: of weights, activations and gradients; groups: of ShiftQuant on gradients; scheme: one
+    grouped tensor for both backward products, or "two_sided", one for each; norm: "l1" replaces batch and layer norms;
+    skip: names of modules that stay, by default none (the first and last layers of a network usually should).
+
+    Raises ValueError for what no kernel can do. All defaults are ours.
+    """
+
+    bits_w: int = 4
+    bits_a: int = 4
+    bits_g: int = 4
+    groups: int = 4
+    scheme: str = "channel"
+    norm: str = "l1"
+    skip: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for bits in (self.bits_w, self.bits_a, self.bits_g):
+            largest_code(bits)
+        if self.groups < 1 or largest_code(self.bits_g) << (self.groups - 1) > 127:
+            raise ValueError(f"{self.bits_g}-bit gradients of {self.groups} groups do not fit a byte once shifted")
+        if self.scheme not in SCHEMES or self.norm not in NORMS:
+            raise ValueError(f"scheme is one of {', '.join(SCHEMES)}, norm one of {', '.join(NORMS)}: {self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """With the version of its form."""
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, made: dict[str, Any]) -> ShiftQuantConfig:
+        """Raises ValueError for another version or unknown fields."""
+        fields = dict(made)
+        if fields.pop("version", None) != VERSION:
+            raise ValueError(f"a config has version {VERSION}, this one {made.get('version')}")
+        try:
+            return cls(**(fields | {"skip": tuple(fields.get("skip", ()))}))
+        except TypeError as error:
+            raise ValueError(f"not a config: {error}") from error
