@@ -4,6 +4,8 @@
 #include <omp.h>
 #endif
 
+#include <vector>
+
 #include "cpu.hpp"
 
 namespace narrowbit {
@@ -33,20 +35,51 @@ const Gemm& gemm() {
     return scalar::kGemm;
 }
 
-void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, Right b, int32_t* c) {
+namespace {
+
+// work(first, last) over n in pieces of whole tiles, on so many threads.
+template <typename Work>
+void deal(int threads, size_t n, size_t products, size_t whole, Work work) {
 #ifdef _OPENMP
     const int all = threads > 0 ? threads : omp_get_max_threads();
-    if (all > 1 && m * n * k > 1 << 16) {
-        const size_t piece = (m + size_t(4 * all) * 6 - 1) / (size_t(4 * all) * 6) * 6;  // in whole tiles
+    if (all > 1 && products > 1 << 16) {
+        const size_t piece = (n + size_t(4 * all) * whole - 1) / (size_t(4 * all) * whole) * whole;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(all)
-        for (size_t first = 0; first < m; first += piece)
-            g.multiply(first, first + piece < m ? first + piece : m, n, k, a, b, c, n);
+        for (size_t first = 0; first < n; first += piece) work(first, first + piece < n ? first + piece : n);
         return;
     }
-#else
-    (void)threads;
 #endif
-    g.multiply(0, m, n, k, a, b, c, n);
+    (void)threads, (void)products, (void)whole;
+    work(0, n);
+}
+
+}  // namespace
+
+void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, Right b, int32_t* c) {
+    constexpr size_t kStretch = 256;  // fours: what is left over is a product of its own
+    const size_t k4 = k / 4, count = k4 / kStretch;
+    std::vector<size_t> at_a(count + 1), at_b(count + 1);
+    for (size_t s = 0; s <= count; ++s) at_a[s] = s * kStretch * a.step, at_b[s] = s * kStretch * b.step;
+    deal(threads, m, m * n * k, 6, [&](size_t first, size_t last) {
+        if (count) g.multiply(first, last, n, {count, kStretch, at_a.data(), at_b.data()}, a, b, c, n);
+        if (k4 % kStretch || !count) {
+            Right rest = b;
+            if (count) rest.corrections = nullptr;
+            g.multiply(first, last, n, {1, k4 % kStretch, &at_a[count], &at_b[count]}, a, rest, c, n);
+        }
+    });
+}
+
+void convolve(const Gemm& g, int threads, Pictures p, Outputs o, size_t n, Stretches k, const uint8_t* a, Right b,
+              int32_t* c) {
+    const size_t line = p.width * p.channels;
+    deal(threads, p.images * o.rows, p.images * o.rows * o.columns * n * k.count * k.k4 * 4, 1,
+         [&](size_t first, size_t last) {
+             for (size_t row = first; row < last; ++row) {
+                 const uint8_t* from = a + (row / o.rows * p.height + row % o.rows * o.stride_y) * line;
+                 g.multiply(0, o.columns, n, k, {from, o.stride_x * p.channels, 4}, b, c + row * o.columns * n, n);
+             }
+         });
 }
 
 void interleave(size_t k, size_t c, const uint8_t* bytes, uint8_t flip, uint8_t* made, int32_t* corrections) {

@@ -22,24 +22,44 @@ struct Left {
     size_t row, step;
 };
 
+// The inner dimension: `count` stretches of k4 fours each, which begin so many bytes into a and b. A plain product has
+// one, a convolution one for each tap, the gradient of its weights one for each row of the picture.
+struct Stretches {
+    size_t count, k4;
+    const size_t *a, *b;
+};
+
 struct Right {
     const int8_t* data;
     size_t panel, step;
-    const int32_t* corrections;  // (n rounded up to kColumns): -kOffset times the sums over k, which c starts from
+    const int32_t* corrections;  // (n rounded up to kColumns): -kOffset times the sums over k, which c starts from;
+                                 // null: c goes on
 };
 
 struct Gemm {
     const char* name;
     void (*pack)(size_t n, size_t k, const int8_t* b, int8_t* panels, int32_t* corrections);
     // Rows first..last of c, whose rows are `stride` apart.
-    void (*multiply)(size_t first, size_t last, size_t n, size_t k, Left a, Right b, int32_t* c, size_t stride);
+    void (*multiply)(size_t first, size_t last, size_t n, Stretches k, Left a, Right b, int32_t* c, size_t stride);
 };
 
 // For this machine, or for the instruction set that MLIC_CPU names (avx512 stands for its VNNI part, else avx2).
 const Gemm& gemm();
 
-// The whole product, its rows split over OpenMP threads; 0 for as many as OpenMP would take.
+// The whole plain product, its rows split over OpenMP threads; 0 for as many as OpenMP would take.
 void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, Right b, int32_t* c);
+
+// Pictures a, channels last, with as many positions of code 0 around them as the kernel needs: (images, height, width,
+// channels) bytes. c (images, rows, columns, n). Output (i, y, x) sums over the stretches of k,
+// whose bytes in a count from position (i, y * stride_y, x * stride_x).
+struct Pictures {
+    size_t images, height, width, channels;
+};
+struct Outputs {
+    size_t rows, columns, stride_y, stride_x;
+};
+void convolve(const Gemm& g, int threads, Pictures pictures, Outputs outputs, size_t n, Stretches k, const uint8_t* a,
+              Right b, int32_t* c);
 
 // Bytes (k, c) of codes + kOffset -> interleaved (k / 4 rounded up, c, 4), code 0 at the end. flip: 0, or kOffset for
 // signed codes; then corrections (c rounded up to kColumns) are those of a right side.

@@ -1,6 +1,6 @@
 // The loops around a tile of c. ISA names the namespace; each file that includes this has defined
 //
-//     template <size_t kRows, size_t kVectors> void tile(size_t k4, const uint8_t* a, size_t row, size_t step,
+//     template <size_t kRows, size_t kVectors> void tile(Stretches k, const uint8_t* a, size_t row, size_t step,
 //         const int8_t* b, size_t step_b, const int32_t* start, int32_t* c, size_t stride, size_t columns)
 //
 // for kVectors vectors of kWidth columns and kSums / kVectors rows or fewer; start is null where c goes on.
@@ -11,7 +11,7 @@ namespace narrowbit {
 namespace ISA {
 namespace {
 
-constexpr size_t kDepth = 1024;  // of k: so much of a panel stays near while the rows pass by
+constexpr size_t kDepth = 256;  // fours of k: so much of a panel stays near while the rows pass by
 
 void pack(size_t n, size_t k, const int8_t* b, int8_t* panels, int32_t* corrections) {
     for (size_t p = 0; p < n; p += kColumns)
@@ -28,28 +28,30 @@ void pack(size_t n, size_t k, const int8_t* b, int8_t* panels, int32_t* correcti
 }
 
 template <size_t kVectors>
-void strip(size_t first, size_t last, size_t k4, Left a, const int8_t* b, size_t step_b, const int32_t* start,
+void strip(size_t first, size_t last, Stretches k, Left a, const int8_t* b, size_t step_b, const int32_t* start,
            int32_t* c, size_t stride, size_t columns) {
     constexpr size_t kMany = kSums / kVectors, kFew = kMany / 3 ? kMany / 3 : 1;
     const auto go = [&](auto tile, size_t rows) {
         for (; first + rows <= last; first += rows)
-            tile(k4, a.data + first * a.row, a.row, a.step, b, step_b, start, c + first * stride, stride, columns);
+            tile(k, a.data + first * a.row, a.row, a.step, b, step_b, start, c + first * stride, stride, columns);
     };
     go(tile<kMany, kVectors>, kMany);
     go(tile<kFew, kVectors>, kFew);
     go(tile<1, kVectors>, 1);
 }
 
-void multiply(size_t first, size_t last, size_t n, size_t k, Left a, Right b, int32_t* c, size_t stride) {
-    for (size_t from = 0; from < k || from == 0; from += kDepth) {
-        const size_t k4 = (k - from < kDepth ? k - from : kDepth) / 4;
-        const Left left{a.data + from / 4 * a.step, a.row, a.step};
+void multiply(size_t first, size_t last, size_t n, Stretches k, Left a, Right b, int32_t* c, size_t stride) {
+    const size_t most = k.k4 < kDepth ? kDepth / (k.k4 ? k.k4 : 1) : 1;
+    for (size_t from = 0; from < k.count || from == 0; from += most) {
+        const size_t count = k.count - from < most ? k.count - from : most;
+        const Stretches part{count, k.k4, k.a + from, k.b + from};
         for (size_t p = 0; p < n; p += kColumns) {
             const size_t columns = n - p < kColumns ? n - p : kColumns;
-            const int8_t* panel = b.data + p / kColumns * b.panel + from / 4 * b.step;
-            const int32_t* start = from ? nullptr : b.corrections + p;  // or what is in c already
+            const int8_t* panel = b.data + p / kColumns * b.panel;
+            // Null where c goes on from what it holds.
+            const int32_t* start = from || !b.corrections ? nullptr : b.corrections + p;
             const auto go = [&](auto strip) {
-                strip(first, last, k4, left, panel, b.step, start, c + p, stride, columns);
+                strip(first, last, part, a, panel, b.step, start, c + p, stride, columns);
             };
             switch ((columns + kWidth - 1) / kWidth) {
                 case 1: go(strip<1>); break;

@@ -21,7 +21,7 @@ inline void add_products(__m512i& sum, __m512i x, __m512i w) {
 
 // Loops over registers are unrolled by order.
 template <size_t kRows, size_t kVectors>
-__attribute__((noinline)) void tile(size_t k4, const uint8_t* a, size_t row, size_t step, const int8_t* b,
+__attribute__((noinline)) void tile(Stretches k, const uint8_t* a, size_t row, size_t step, const int8_t* b,
                                     size_t step_b, const int32_t* start, int32_t* c, size_t stride, size_t columns) {
     __mmask16 masks[kVectors];
     __m512i sums[kRows][kVectors];
@@ -34,17 +34,21 @@ __attribute__((noinline)) void tile(size_t k4, const uint8_t* a, size_t row, siz
             sums[r][v] = start ? _mm512_loadu_si512(start + 16 * v)
                                : _mm512_maskz_loadu_epi32(masks[v], c + r * stride + 16 * v);
     }
-    for (size_t k = 0; k < k4; ++k, a += step, b += step_b) {
-        __m512i w[kVectors];
+    for (size_t s = 0; s < k.count; ++s) {
+        const uint8_t* x = a + k.a[s];
+        const int8_t* from = b + k.b[s];
+        for (size_t i = 0; i < k.k4; ++i, x += step, from += step_b) {
+            __m512i w[kVectors];
 #pragma GCC unroll 24
-        for (size_t v = 0; v < kVectors; ++v) w[v] = _mm512_loadu_si512(b + 64 * v);
+            for (size_t v = 0; v < kVectors; ++v) w[v] = _mm512_loadu_si512(from + 64 * v);
 #pragma GCC unroll 24
-        for (size_t r = 0; r < kRows; ++r) {
-            int32_t four;
-            std::memcpy(&four, a + r * row, 4);
-            const __m512i x = _mm512_set1_epi32(four);
+            for (size_t r = 0; r < kRows; ++r) {
+                int32_t four;
+                std::memcpy(&four, x + r * row, 4);
+                const __m512i codes = _mm512_set1_epi32(four);
 #pragma GCC unroll 24
-            for (size_t v = 0; v < kVectors; ++v) add_products(sums[r][v], x, w[v]);
+                for (size_t v = 0; v < kVectors; ++v) add_products(sums[r][v], codes, w[v]);
+            }
         }
     }
 #pragma GCC unroll 24
