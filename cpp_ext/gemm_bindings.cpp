@@ -72,6 +72,52 @@ void interleave_bytes(Array<const uint8_t> bytes, Array<uint8_t> made, std::opti
     interleave(k, c, bytes.data(), corrections ? kOffset : 0, made.data(), corrections ? corrections->data() : nullptr);
 }
 
+// The furthest byte that stretches reach must be there.
+void check_reach(const Array<const int64_t>& at, size_t further, size_t size, const char* what) {
+    if (at.ndim() != 1) throw std::invalid_argument("stretches begin at lists of offsets");
+    for (size_t i = 0; i < at.size(); ++i)
+        if (at.data()[i] < 0 || size_t(at.data()[i]) + further > size)
+            throw std::invalid_argument(std::string("a stretch reaches beyond ") + what);
+}
+
+Stretches stretches(const Array<const int64_t>& at_a, const Array<const int64_t>& at_b, size_t k4) {
+    static_assert(sizeof(size_t) == sizeof(int64_t));
+    if (at_a.size() != at_b.size()) throw std::invalid_argument("as many stretches of a as of b");
+    check_depth(at_a.size() * k4 * 4);
+    const auto as_sizes = [](const int64_t* p) { return reinterpret_cast<const size_t*>(p); };
+    return {at_a.size(), k4, as_sizes(at_a.data()), as_sizes(at_b.data())};
+}
+
+// a (images, height, width, channels), b packed of (n, taps * channels); c (images, rows, columns, n).
+void convolve_arrays(int threads, Array<const uint8_t> a, Array<const int8_t> panels, Array<const int32_t> corrections,
+                     Array<const int64_t> at_a, size_t stride, Array<int32_t> c) {
+    if (a.ndim() != 4 || c.ndim() != 4 || a.shape(0) != c.shape(0) || a.shape(3) % 4)
+        throw std::invalid_argument("a and c must be (images, height, width, channels), those of a a multiple of 4");
+    const Pictures p{a.shape(0), a.shape(1), a.shape(2), a.shape(3)};
+    const Outputs o{c.shape(1), c.shape(2), stride, stride};
+    const size_t n = c.shape(3), taps = at_a.size(), k = taps * p.channels;
+    expect(panels, panel_bytes(n, k), "panels"), expect(corrections, padded(n), "corrections");
+    std::vector<size_t> at_b(taps);
+    for (size_t t = 0; t < taps; ++t) at_b[t] = t * p.channels * kColumns;
+    if (c.size() == 0) return;
+    const size_t last = (((p.images - 1) * p.height + (o.rows - 1) * stride) * p.width + (o.columns - 1) * stride);
+    check_reach(at_a, (last + 1) * p.channels, a.size(), "a"), check_depth(k);
+    convolve(gemm(), threads, p, o, n,
+             {taps, p.channels / 4, reinterpret_cast<const size_t*>(at_a.data()), at_b.data()}, a.data(),
+             {panels.data(), kColumns * k, 4 * kColumns, corrections.data()}, c.data());
+}
+
+// a in fours (..., m, 4), b (..., n, 4); c (m, n).
+void multiply_stretches(Array<const uint8_t> a, Array<const uint8_t> b, Array<const int32_t> corrections,
+                        Array<const int64_t> at_a, Array<const int64_t> at_b, size_t k4, Array<int32_t> c) {
+    if (c.ndim() != 2 || c.shape(1) % 16 || k4 == 0) throw std::invalid_argument("c must be (m, n), n a multiple of 16");
+    const size_t m = c.shape(0), n = c.shape(1);
+    expect(corrections, padded(n), "corrections");
+    check_reach(at_a, k4 * m * 4, a.size(), "a"), check_reach(at_b, k4 * n * 4, b.size(), "b");
+    gemm().multiply(0, m, n, stretches(at_a, at_b, k4), {a.data(), 4, 4 * m},
+                    {reinterpret_cast<const int8_t*>(b.data()), 4 * kColumns, 4 * n, corrections.data()}, c.data(), n);
+}
+
 // work(first, last) over n rows in pieces, on so many threads.
 template <typename Work>
 void share(int threads, size_t n, size_t elements, Work work) {
@@ -129,6 +175,10 @@ NB_MODULE(_gemm, m) {
     m.def("multiply", &multiply_arrays, "threads"_a, "a"_a, "panels"_a, "corrections"_a, "c"_a, release);
     m.def("interleave", &interleave_bytes, "bytes"_a, "made"_a, "corrections"_a.none() = nb::none(), release);
     m.def("multiply_interleaved", &multiply_interleaved, "threads"_a, "a"_a, "b"_a, "corrections"_a, "c"_a, release);
+    m.def("convolve", &convolve_arrays, "threads"_a, "a"_a, "panels"_a, "corrections"_a, "at_a"_a, "stride"_a, "c"_a,
+          release);
+    m.def("multiply_stretches", &multiply_stretches, "a"_a, "b"_a, "corrections"_a, "at_a"_a, "at_b"_a, "k4"_a, "c"_a,
+          release);
     m.def("ranges", &ranges, "threads"_a, "x"_a, "bits"_a, release);
     m.def("rows", &rows, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "largest"_a, "seed"_a.none(), "bytes"_a, release);
 }
