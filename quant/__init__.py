@@ -3,18 +3,22 @@
 The paper's body was not at hand; what it leaves open is our default, and each docstring says which.
 """
 
+from quant.config import ShiftQuantConfig
+from quant.convert import quantize_
 from quant.quantizers import NonFinite, largest_code, nearest, random_bits, stochastic
 from quant.shift import Codes, channel, exponents, per_sample, per_tensor, two_sided
 
 __all__ = [
     "Codes",
     "NonFinite",
+    "ShiftQuantConfig",
     "channel",
     "exponents",
     "largest_code",
     "nearest",
     "per_sample",
     "per_tensor",
+    "quantize_",
     "random_bits",
     "stochastic",
     "two_sided",

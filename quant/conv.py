@@ -147,9 +147,12 @@ class Conv2d(nn.Conv2d):
     def __init__(self, *args: Any, config: ShiftQuantConfig, **options: Any):
         super().__init__(*args, **options)
         self.config = config
-        if self.padding_mode != "zeros" or isinstance(self.padding, str) or self.dilation != (1, 1) or self.groups != 1:
-            raise ValueError(f"no integer kernel for {self}")
-        if self.stride[0] != self.stride[1] or self.padding[0] != self.padding[1]:
+        self.check()
+
+    def check(self) -> None:
+        """Raises ValueError for what the kernels do not do."""
+        plain = self.padding_mode == "zeros" and not isinstance(self.padding, str) and self.dilation == (1, 1)
+        if not plain or self.groups != 1 or len(set(self.stride)) > 1 or len(set(self.padding)) > 1:
             raise ValueError(f"no integer kernel for {self}")
 
     def forward(self, x: Tensor) -> Tensor:

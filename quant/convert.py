@@ -1,0 +1,50 @@
+"""One verb: a torch model's layers become low-bit ones, in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from quant.config import ShiftQuantConfig
+from quant.conv import Conv2d
+from quant.linear import Linear
+from quant.norm import L1BatchNorm2d, L1LayerNorm
+
+KINDS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: Linear, nn.Conv2d: Conv2d}
+NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: L1BatchNorm2d, nn.LayerNorm: L1LayerNorm}
+
+
+def _converted(name: str, module: nn.Module, config: ShiftQuantConfig) -> nn.Module | None:
+    """The low-bit twin, which takes over parameters and buffers; None for what stays as it is."""
+    kind = type(module)
+    norms = NORMS if config.norm == "l1" else {}
+    if name in config.skip or kind not in KINDS | norms:
+        return None
+    made: Any = object.__new__((KINDS | norms)[kind])
+    made.__dict__.update(module.__dict__)
+    if kind in KINDS:
+        made.config = config
+        try:
+            made.check()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}; name it in skip to keep it as it is") from error
+    return made
+
+
+def quantize_(model: nn.Module, config: ShiftQuantConfig) -> nn.Module:
+    """Replace every Linear, Conv2d and, if config.norm is "l1", BatchNorm2d and LayerNorm below `model`, but for the
+    names in config.skip. Parameters stay the same objects, so optimizers and state dicts go on. Returns the model.
+
+    Raises ValueError, before anything is changed, for layers no kernel does and for names in skip that are not there.
+    """
+    modules = dict(model.named_modules())
+    if type(model) in KINDS | NORMS:
+        raise ValueError("the model is a layer itself: put it into a Sequential")
+    if unknown := [name for name in config.skip if name not in modules]:
+        raise ValueError(f"skip names {', '.join(unknown)}, which the model does not have")
+    made = {name: twin for name, module in modules.items() if (twin := _converted(name, module, config)) is not None}
+    for name, twin in made.items():
+        parent, _, last = name.rpartition(".")
+        setattr(modules[parent], last, twin)
+    return model
