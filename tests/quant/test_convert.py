@@ -76,7 +76,8 @@ def test_l1_norm_and_its_gradient_are_the_formulas() -> None:
     x = torch.randn(5, 33, dtype=torch.double, requires_grad=True)
     layer = L1LayerNorm(33, eps=0.0, dtype=torch.double)
     y = layer(x)
-    assert torch.allclose(y.abs().mean(-1) * K, torch.ones(5, dtype=torch.double)) and abs(float(y.detach().mean())) < 1e-12
+    assert torch.allclose(y.abs().mean(-1) * K, torch.ones(5, dtype=torch.double))
+    assert abs(float(y.detach().mean())) < 1e-12
     dz = torch.randn_like(x)
     (found,) = torch.autograd.grad(y, x, dz)
     assert torch.allclose(found, defined_gradient(x.detach(), dz), atol=1e-9)
