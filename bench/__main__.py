@@ -21,6 +21,7 @@ SUITES = {
     "coder": "speed and bytes of entropy coders: ours, CompressAI's, constriction, torchac",
     "train": "crops a second of codec train, against torch's own operators",
     "large": "mlicv2-l at full size: its entropy part against the way of MLIC++, files, a training step",
+    "gemm": "integer matrix products against bfloat16",
     "ablation": "what each mechanism of MLICv2 is worth, at small width and equal budget",
     "rounding": "what the integers of the entropy path cost",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report

@@ -1,0 +1,89 @@
+"""Suite `gemm`: our integer matrix products against oneDNN's bfloat16, on the shapes of layers.
+
+    python -m bench gemm --json FILE
+
+All from float32 inputs, on one thread, contenders in turn; rows are ratios of medians, and times in milliseconds.
+
+gemm/MxNxK/gemm/vs-bf16            our product of codes that are there, against a product of bfloat16 with its two casts
+gemm/MxNxK/quantize+gemm/vs-bf16   with ShiftQuant of the left side (4 bits, 4 groups, by chance); where the shape is
+                                   that of a convolution, of the picture before it is unfolded, as our convolution does
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .report import Row, report, row
+
+# M, N, K, and how many times K repeats the channels of the picture: the taps of a convolution.
+SHAPES = (
+    (512, 512, 512, 1),
+    (1024, 1024, 1024, 1),
+    (2048, 2048, 2048, 1),
+    (4096, 768, 768, 1),
+    (16384, 64, 576, 9),
+    (4096, 128, 1152, 9),
+    (1024, 512, 4608, 9),
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of this suite."""
+    parser.add_argument("--runs", type=int, default=15, metavar="N", help="counted runs of each contender [15]")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="[1]")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Time the products and give the report."""
+    import torch
+
+    from cpp_ext import _gemm
+    from quant import gemm
+
+    kept = torch.get_num_threads()
+    torch.set_num_threads(args.threads)
+    rows: list[Row] = []
+    found: dict[str, list[float]] = {"gemm": [], "quantize+gemm": []}
+    for m, n, k, taps in SHAPES:
+        a, b = torch.randn(m, k), torch.randn(n, k)
+        picture = torch.randn(m, k // taps)
+        left, right = gemm.shift_quantize(a, 4, 4, 1).bytes, gemm.pack(torch.randint(-7, 8, (n, k), dtype=torch.int8))
+        codes = torch.randint(-7, 8, (n, k), dtype=torch.int8).t()
+        signed = (left ^ 128).view(torch.int8)[:, :k]
+
+        def quantize_and_multiply(picture: Any = picture, left: Any = left, right: Any = right) -> None:
+            made = gemm.shift_quantize(picture, 4, 4, 1).bytes
+            gemm.multiply(made if made.shape == left.shape else left, right)
+
+        work: dict[str, Callable[[], Any]] = {
+            "bf16": lambda a=a, b=b: a.bfloat16() @ b.bfloat16().t(),
+            "fp32": lambda a=a, b=b: a @ b.t(),
+            "int8-onednn": lambda signed=signed, codes=codes: torch._int_mm(signed, codes),
+            "gemm": lambda left=left, right=right: gemm.multiply(left, right),
+            "quantize+gemm": quantize_and_multiply,
+        }
+        times: dict[str, list[float]] = {name: [] for name in work}
+        for _ in range(args.runs + 2):
+            for name, f in work.items():
+                start = time.perf_counter()
+                f()
+                times[name].append(time.perf_counter() - start)
+        medians = {name: statistics.median(t[2:]) for name, t in times.items()}
+        shape = f"gemm/{m}x{n}x{k}"
+        rows += [row(f"{shape}/{name}", 1e3 * seconds, "ms", 3) for name, seconds in medians.items()]
+        rows += [row(f"{shape}/{name}/least", 1e3 * min(t[2:]), "ms", 3) for name, t in times.items()]
+        for name, ratios in found.items():
+            ratios.append(medians["bf16"] / medians[name])
+            rows.append(row(f"{shape}/{name}/vs-bf16", ratios[-1], "times", 2))
+    for name, ratios in found.items():
+        rows.append(row(f"gemm/median/{name}/vs-bf16", statistics.median(ratios), "times", 2))
+    torch.set_num_threads(kept)
+    for r in rows:
+        if r["unit"] == "times":
+            print(f"{r['name']:50} {r['value']:>6} {r['unit']}")
+    capability = torch.backends.cpu.get_cpu_capability()
+    return report("gemm", rows, torch=torch.__version__, capability=capability, isa=_gemm.isa(), threads=args.threads)
