@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from codec.config import CONFIGS
     from codec.models.mlicv2 import MLICv2
-    from codec.models.ops import fast_precision
+    from codec.models.ops import fast_precision, products
     from codec.training.data import Photos, to_signal
     from codec.training.run import Run
     from codec.training.schedule import TRUNK_CROPS, Step
@@ -67,10 +67,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     coarse = random.integers(0, 256, (8, 48, 48, 3)).astype(np.uint8)
     photos = Photos([c.repeat(8, 0).repeat(8, 1) for c in coarse], 256)
     torch.set_num_threads(args.threads)
-    torch.set_float32_matmul_precision(fast_precision("cpu"))
     kinds = {"256": Step(1e-3, 4, 256, False), "trunk": Step(1e-3, *TRUNK_CROPS, False)}
     times: dict[str, list[float]] = {"256": [], "trunk": [], "eager": []}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, products(fast_precision("cpu")):
         training = Run(Path(folder), MLICv2(CONFIGS[args.model]), 0)
         training.model.fit_to(to_signal(photos.crops(64, 128, training.rng)))
         training.gradients = Gradients(training.model, args.threads)

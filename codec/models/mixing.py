@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codec.models.ops import rounded_products
 from codec.network import NARROW, limits
 from cpp_ext import _layers
 
@@ -20,7 +21,7 @@ Grads = tuple[Tensor | None, ...]
 def _storage(kind: int) -> tuple[Any, torch.dtype]:
     """The loops, and the type of what lies between them and the matrix products: bfloat16 where products round to it
     anyway, unless their sums must be exact."""
-    half = kind < 2 and torch.get_float32_matmul_precision() == "medium"
+    half = kind < 2 and rounded_products()
     return (_layers.half, torch.bfloat16) if half else (_layers, torch.float32)
 
 

@@ -37,15 +37,24 @@ def fast_precision(device: str) -> str:
     return "medium" if fast else "high"
 
 
+_precisions = ["highest"]  # inside of each other; torch does not always tell which one holds
+
+
 @contextmanager
 def products(precision: str) -> Iterator[None]:
     """Matrix products in this precision, for all threads, until the end of the block."""
-    kept = torch.get_float32_matmul_precision()
+    _precisions.append(precision)
     torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(kept)
+        _precisions.pop()
+        torch.set_float32_matmul_precision(_precisions[-1])
+
+
+def rounded_products() -> bool:
+    """Whether float32 products round their inputs to bfloat16."""
+    return _precisions[-1] == "medium"
 
 
 def round_half_up(x: Tensor) -> Tensor:
