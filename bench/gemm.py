@@ -6,7 +6,8 @@ All from float32 inputs, on one thread, contenders in turn; rows are ratios of m
 
 gemm/MxNxK/gemm/vs-bf16            our product of codes that are there, against a product of bfloat16 with its two casts
 gemm/MxNxK/quantize+gemm/vs-bf16   with ShiftQuant of the left side (4 bits, 4 groups, by chance); where the shape is
-                                   that of a convolution, of the picture before it is unfolded, as our convolution does
+                                   that of a convolution, the convolution itself, from pictures: quantized, framed with
+                                   zeros and not unfolded, while bfloat16 is given its unfolded operand
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from typing import Any
 
 from .report import Row, report, row
 
-# M, N, K, and how many times K repeats the channels of the picture: the taps of a convolution.
+# M, N, K, and the side of the pictures where the product is a 3x3 convolution of 16 of them.
 SHAPES = (
-    (512, 512, 512, 1),
-    (1024, 1024, 1024, 1),
-    (2048, 2048, 2048, 1),
-    (4096, 768, 768, 1),
-    (16384, 64, 576, 9),
-    (4096, 128, 1152, 9),
-    (1024, 512, 4608, 9),
+    (512, 512, 512, 0),
+    (1024, 1024, 1024, 0),
+    (2048, 2048, 2048, 0),
+    (4096, 768, 768, 0),
+    (16384, 64, 576, 32),
+    (4096, 128, 1152, 16),
+    (1024, 512, 4608, 8),
 )
+TAPS = [(y, x) for y in range(3) for x in range(3)]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,22 +44,26 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from cpp_ext import _gemm
-    from quant import gemm
+    from quant import conv, gemm
 
     kept = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     rows: list[Row] = []
     found: dict[str, list[float]] = {"gemm": [], "quantize+gemm": []}
-    for m, n, k, taps in SHAPES:
+    for m, n, k, side in SHAPES:
         a, b = torch.randn(m, k), torch.randn(n, k)
-        picture = torch.randn(m, k // taps)
+        picture = torch.randn(m, k // 9)
         left, right = gemm.shift_quantize(a, 4, 4, 1).bytes, gemm.pack(torch.randint(-7, 8, (n, k), dtype=torch.int8))
         codes = torch.randint(-7, 8, (n, k), dtype=torch.int8).t()
         signed = (left ^ 128).view(torch.int8)[:, :k]
 
-        def quantize_and_multiply(picture: Any = picture, left: Any = left, right: Any = right) -> None:
-            made = gemm.shift_quantize(picture, 4, 4, 1).bytes
-            gemm.multiply(made if made.shape == left.shape else left, right)
+        def quantize_and_multiply(a: Any = a, picture: Any = picture, right: Any = right, side: int = side) -> None:
+            if side:
+                made = gemm.shift_quantize(picture, 4, 4, 1).bytes
+                framed = conv.framed(made, (len(made) // side**2, side, side), (1, 1), (1, 1))
+                conv.convolve(framed, right, TAPS, 1, side, side)
+            else:
+                gemm.multiply(gemm.shift_quantize(a, 4, 4, 1).bytes, right)
 
         work: dict[str, Callable[[], Any]] = {
             "bf16": lambda a=a, b=b: a.bfloat16() @ b.bfloat16().t(),

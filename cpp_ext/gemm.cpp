@@ -1,12 +1,9 @@
 #include "gemm.hpp"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include <vector>
 
 #include "cpu.hpp"
+#include "threads.hpp"
 
 namespace narrowbit {
 
@@ -35,32 +32,12 @@ const Gemm& gemm() {
     return scalar::kGemm;
 }
 
-namespace {
-
-// work(first, last) over n in pieces of whole tiles, on so many threads.
-template <typename Work>
-void deal(int threads, size_t n, size_t products, size_t whole, Work work) {
-#ifdef _OPENMP
-    const int all = threads > 0 ? threads : omp_get_max_threads();
-    if (all > 1 && products > 1 << 16) {
-        const size_t piece = (n + size_t(4 * all) * whole - 1) / (size_t(4 * all) * whole) * whole;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(all)
-        for (size_t first = 0; first < n; first += piece) work(first, first + piece < n ? first + piece : n);
-        return;
-    }
-#endif
-    (void)threads, (void)products, (void)whole;
-    work(0, n);
-}
-
-}  // namespace
-
 void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, Right b, int32_t* c) {
     constexpr size_t kStretch = 256;  // fours: what is left over is a product of its own
     const size_t k4 = k / 4, count = k4 / kStretch;
     std::vector<size_t> at_a(count + 1), at_b(count + 1);
     for (size_t s = 0; s <= count; ++s) at_a[s] = s * kStretch * a.step, at_b[s] = s * kStretch * b.step;
-    deal(threads, m, m * n * k, 6, [&](size_t first, size_t last) {
+    deal(threads, m, 6, m * n * k, [&](size_t first, size_t last) {
         if (count) g.multiply(first, last, n, {count, kStretch, at_a.data(), at_b.data()}, a, b, c, n);
         if (k4 % kStretch || !count) {
             Right rest = b;
@@ -73,7 +50,7 @@ void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, 
 void convolve(const Gemm& g, int threads, Pictures p, Outputs o, size_t n, Stretches k, const uint8_t* a, Right b,
               int32_t* c) {
     const size_t line = p.width * p.channels;
-    deal(threads, p.images * o.rows, p.images * o.rows * o.columns * n * k.count * k.k4 * 4, 1,
+    deal(threads, p.images * o.rows, 1, p.images * o.rows * o.columns * n * k.count * k.k4 * 4,
          [&](size_t first, size_t last) {
              for (size_t row = first; row < last; ++row) {
                  const uint8_t* from = a + (row / o.rows * p.height + row % o.rows * o.stride_y) * line;

@@ -3,13 +3,8 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 
-#include <algorithm>
 #include <optional>
 #include <vector>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "gemm.hpp"
 #include "quantize.hpp"
@@ -110,7 +105,8 @@ void convolve_arrays(int threads, Array<const uint8_t> a, Array<const int8_t> pa
 // a in fours (..., m, 4), b (..., n, 4); c (m, n).
 void multiply_stretches(Array<const uint8_t> a, Array<const uint8_t> b, Array<const int32_t> corrections,
                         Array<const int64_t> at_a, Array<const int64_t> at_b, size_t k4, Array<int32_t> c) {
-    if (c.ndim() != 2 || c.shape(1) % 16 || k4 == 0) throw std::invalid_argument("c must be (m, n), n a multiple of 16");
+    if (c.ndim() != 2 || c.shape(1) % 16 || k4 == 0)
+        throw std::invalid_argument("c must be (m, n), n a multiple of 16");
     const size_t m = c.shape(0), n = c.shape(1);
     expect(corrections, padded(n), "corrections");
     check_reach(at_a, k4 * m * 4, a.size(), "a"), check_reach(at_b, k4 * n * 4, b.size(), "b");
@@ -118,40 +114,19 @@ void multiply_stretches(Array<const uint8_t> a, Array<const uint8_t> b, Array<co
                     {reinterpret_cast<const int8_t*>(b.data()), 4 * kColumns, 4 * n, corrections.data()}, c.data(), n);
 }
 
-// work(first, last) over n rows in pieces, on so many threads.
-template <typename Work>
-void share(int threads, size_t n, size_t elements, Work work) {
-#ifdef _OPENMP
-    const int all = threads > 0 ? threads : omp_get_max_threads();
-    if (all > 1 && elements > 16384) {
-#pragma omp parallel for schedule(static) num_threads(all)
-        for (int t = 0; t < all; ++t) work(n * size_t(t) / size_t(all), n * size_t(t + 1) / size_t(all));
-        return;
-    }
-#endif
-    (void)threads, (void)elements;
-    work(0, n);
-}
-
 size_t columns(const Array<const float>& x) {
     if (x.ndim() != 2) throw std::invalid_argument("x must be (n, c)");
     return x.shape(1);
 }
 
-void ranges(int threads, Array<const float> x, Array<uint32_t> bits) {
+void ranges_of(int threads, Array<const float> x, Array<uint32_t> bits) {
     const size_t c = columns(x);
     expect(bits, c, "bits");
-    std::fill_n(bits.data(), c, 0u);
-    share(threads, x.shape(0), x.size(), [&](size_t first, size_t last) {
-        std::vector<uint32_t> own(c);
-        quantize().ranges(first, last, c, x.data(), own.data());
-#pragma omp critical
-        for (size_t i = 0; i < c; ++i) bits.data()[i] = std::max(bits.data()[i], own[i]);
-    });
+    ranges(quantize(), threads, x.shape(0), c, x.data(), bits.data());
 }
 
-void rows(int threads, Array<const float> x, Array<const float> inverse, Array<const uint8_t> shifts, int largest,
-          std::optional<uint32_t> seed, Array<uint8_t> bytes) {
+void rows_of(int threads, Array<const float> x, Array<const float> inverse, Array<const uint8_t> shifts, int largest,
+             std::optional<uint32_t> seed, Array<uint8_t> bytes) {
     const size_t c = columns(x), n = x.shape(0);
     expect(inverse, c, "inverse"), expect(shifts, c, "shifts");
     if (bytes.ndim() != 2 || bytes.shape(0) != n || bytes.shape(1) < c) throw std::invalid_argument("bytes are small");
@@ -159,10 +134,8 @@ void rows(int threads, Array<const float> x, Array<const float> inverse, Array<c
         if (largest < 1 || shifts.data()[i] > 6 || (largest << shifts.data()[i]) > 127)
             throw std::invalid_argument("shifted codes do not fit a byte");
     const uint32_t* chance = seed ? &*seed : nullptr;
-    share(threads, n, x.size(), [&](size_t first, size_t last) {
-        quantize().rows(first, last, c, bytes.shape(1), x.data(), inverse.data(), shifts.data(), float(largest), chance,
-                        bytes.data());
-    });
+    rows(quantize(), threads, n, c, bytes.shape(1), x.data(), inverse.data(), shifts.data(), float(largest), chance,
+         bytes.data());
 }
 
 }  // namespace
@@ -179,6 +152,7 @@ NB_MODULE(_gemm, m) {
           release);
     m.def("multiply_stretches", &multiply_stretches, "a"_a, "b"_a, "corrections"_a, "at_a"_a, "at_b"_a, "k4"_a, "c"_a,
           release);
-    m.def("ranges", &ranges, "threads"_a, "x"_a, "bits"_a, release);
-    m.def("rows", &rows, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "largest"_a, "seed"_a.none(), "bytes"_a, release);
+    m.def("ranges", &ranges_of, "threads"_a, "x"_a, "bits"_a, release);
+    m.def("rows", &rows_of, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "largest"_a, "seed"_a.none(), "bytes"_a,
+          release);
 }

@@ -1,13 +1,23 @@
 #include "quantize.hpp"
 
+#include <algorithm>
+#include <vector>
+
 #include "cpu.hpp"
+#include "threads.hpp"
 
 namespace narrowbit {
 
-namespace generic { extern const Quantize kQuantize; }
+namespace generic {
+extern const Quantize kQuantize;
+}
 #ifdef NARROWBIT_X86
-namespace avx2 { extern const Quantize kQuantize; }
-namespace avx512 { extern const Quantize kQuantize; }
+namespace avx2 {
+extern const Quantize kQuantize;
+}
+namespace avx512 {
+extern const Quantize kQuantize;
+}
 #endif
 
 const Quantize& quantize() {
@@ -18,6 +28,22 @@ const Quantize& quantize() {
 #endif
         default: return generic::kQuantize;
     }
+}
+
+void ranges(const Quantize& q, int threads, size_t n, size_t c, const float* x, uint32_t* bits) {
+    std::fill_n(bits, c, 0u);
+    deal(threads, n, 1, n * c, [&](size_t first, size_t last) {
+        std::vector<uint32_t> own(c);
+        q.ranges(first, last, c, x, own.data());
+#pragma omp critical
+        for (size_t i = 0; i < c; ++i) bits[i] = std::max(bits[i], own[i]);
+    });
+}
+
+void rows(const Quantize& q, int threads, size_t n, size_t c, size_t stride, const float* x, const float* inverse,
+          const uint8_t* shifts, float largest, const uint32_t* seed, uint8_t* bytes) {
+    deal(threads, n, 1, n * c,
+         [&](size_t first, size_t last) { q.rows(first, last, c, stride, x, inverse, shifts, largest, seed, bytes); });
 }
 
 }  // namespace narrowbit

@@ -22,4 +22,9 @@ struct Quantize {
 // For this machine, or for the instruction set that MLIC_CPU names.
 const Quantize& quantize();
 
+// All rows, split over OpenMP threads.
+void ranges(const Quantize& q, int threads, size_t n, size_t c, const float* x, uint32_t* bits);
+void rows(const Quantize& q, int threads, size_t n, size_t c, size_t stride, const float* x, const float* inverse,
+          const uint8_t* shifts, float largest, const uint32_t* seed, uint8_t* bytes);
+
 }  // namespace narrowbit

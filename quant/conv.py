@@ -32,10 +32,17 @@ def taps(width: int, channels: int, where: list[tuple[int, int]]) -> Tensor:
     return torch.tensor([(row * width + column) * channels for row, column in where], dtype=torch.int64)
 
 
-def convolve(a: Tensor, codes: Tensor, where: list[tuple[int, int]], stride: int, rows: int, columns: int) -> Tensor:
-    """Framed bytes a, codes (n, taps, channels) -> (images, rows, columns, n) int32: sums over taps at `where`."""
-    packed = gemm.pack(nn.functional.pad(codes, (0, a.shape[3] - codes.shape[2])).flatten(1))
-    c = torch.empty(a.shape[0], rows, columns, len(codes), dtype=torch.int32)
+def pack(codes: Tensor) -> gemm.Packed:
+    """Codes (n, taps, channels), int8, for `convolve`."""
+    return gemm.pack(nn.functional.pad(codes, (0, -codes.shape[2] % gemm.PAD)).flatten(1))
+
+
+def convolve(
+    a: Tensor, packed: gemm.Packed, where: list[tuple[int, int]], stride: int, rows: int, columns: int
+) -> Tensor:
+    """Framed bytes a, packed codes (n, taps, channels) -> int32 (images, rows, columns, n): sums over the taps, which
+    lie at `where`."""
+    c = torch.empty(a.shape[0], rows, columns, packed.n, dtype=torch.int32)
     at = taps(a.shape[2], a.shape[3], where)
     _gemm.convolve(torch.get_num_threads(), a, packed.panels, packed.corrections, at, stride, c)
     return c
@@ -69,7 +76,7 @@ class _Conv2d(torch.autograd.Function):
         codes = weights.codes.permute(0, 2, 3, 1).contiguous()  # (outputs, taps_y, taps_x, inputs)
         rows, columns = ((n + 2 * padding - k) // stride + 1 for n, k in ((height, ky), (width, kx)))
         where = [(y, x) for y in range(ky) for x in range(kx)]
-        c = convolve(a, codes.flatten(1, 2), where, stride, rows, columns)
+        c = convolve(a, pack(codes.flatten(1, 2)), where, stride, rows, columns)
         ctx.save_for_backward(a, made.scale, codes, weights.scale)
         ctx.geometry = Geometry(images, inputs, height, width, outputs, ky, kx, stride, padding, rows, columns)
         ctx.config, ctx.seed = config, seed
@@ -108,7 +115,7 @@ def _input_gradient(g: Tensor, codes: Tensor, geometry: Geometry) -> Tensor:
             where = [((py + padding - y) // stride + margin, (px + padding - x) // stride + margin) for y, x in pairs]
             part = torch.stack([codes[:, y, x] for y, x in pairs], 1).permute(2, 1, 0).contiguous()
             shape = (-(-(height - py) // stride), -(-(width - px) // stride))
-            made[:, py::stride, px::stride] = convolve(around, part, where, 1, *shape)
+            made[:, py::stride, px::stride] = convolve(around, pack(part), where, 1, *shape)
     return made
 
 

@@ -1,7 +1,7 @@
 """A linear layer whose three products are of integers: forward, gradient of the input, gradient of the weights.
 
 Weights and activations have one scale and round to the nearest, gradients are ShiftQuant by output channel and round by
-chance (sections 3.4 and 4.5 of our notes on the paper; our defaults). Master weights stay float32.
+chance (our defaults). Master weights stay float32.
 """
 
 from __future__ import annotations

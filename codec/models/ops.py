@@ -30,11 +30,15 @@ class Arithmetic(IntEnum):
     FLOAT, CLIP, ROUND, EXACT = range(4)
 
 
+def multiplies_bfloat16(device: torch.device | str) -> bool:
+    """Whether products of bfloat16 are faster there than those of float32, and not only emulated."""
+    return torch.device(device).type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+
 def fast_precision(device: str) -> str:
     """Of float32 matrix products, in torch's words: inputs rounded to TF32 on GPUs and to bfloat16 on CPUs that
     multiply such, sums in float32. Both hold the products of 8-bit integers exactly."""
-    fast = torch.device(device).type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return "medium" if fast else "high"
+    return "medium" if torch.device(device).type == "cpu" and multiplies_bfloat16(device) else "high"
 
 
 _precisions = ["highest"]  # inside of each other; torch does not always tell which one holds

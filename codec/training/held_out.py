@@ -34,14 +34,11 @@ def evaluate(model: MLICv2, pictures: list[NDArray[np.uint8]], size: int = 256) 
 
 
 def with_average(run: Run, pictures: list[NDArray[np.uint8]]) -> list[dict[str, float]]:
-    """Evaluate the averaged weights, then put the training weights back."""
+    """Evaluate the averaged weights, uncompiled and in full precision."""
     model = run.model
-    kept = {n: p.detach().clone() for n, p in model.arrays.items()}
     compiled, model.transforms.compiled, model.entropy.compiled = model.transforms.compiled, False, False
-    model.arrays.load_state_dict(run.average)
     try:
-        with products("highest"):
+        with run.averaged(), products("highest"):
             return evaluate(model, pictures)
     finally:
-        model.arrays.load_state_dict(kept)
         model.transforms.compiled = model.entropy.compiled = compiled

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ class LargeRun(Checkpointed):
             p.grad = g
         finite = bool(torch.isfinite(torch.nn.utils.clip_grad_norm_(learning, self.recipe.clip)))
         if finite:
-            self.model.aux_loss().backward()
+            if stage.learn != "selection":  # then the codec is frozen, and the medians of z are part of it
+                self.model.aux_loss().backward()
             self.optimizers[0].param_groups[0]["lr"] = rate
             for o in self.optimizers:
                 o.step()
@@ -107,25 +109,21 @@ class LargeRun(Checkpointed):
     @torch.no_grad()
     def judge(self, pictures: list[NDArray[np.uint8]], size: int) -> list[dict[str, Any]]:
         """Rate and PSNR of the averaged weights, rounding as files do, on the middles of held-out pictures."""
-        kept = {n: p.detach().clone() for n, p in self.parameters.items()}
-        self.put(self.average)
         self.model.eval()
-        stage, found = Stage(1, size, 1, 1.0), []
-        for p in pictures[:HELD_OUT]:
-            top, left = (p.shape[0] - size) // 2, (p.shape[1] - size) // 2
-            x = torch.from_numpy(p[top : top + size, left : left + size].copy()).to(next(iter(kept.values())).device)
-            _, bpp, mse = self.loss(x.permute(2, 0, 1)[None].float() / 255, stage)
-            found.append((float(bpp), 10 * math.log10(65025 / float(mse))))
-        self.put(kept)
+        stage, found, device = Stage(1, size, 1, 1.0), [], next(iter(self.average.values())).device
+        with self.averaged():
+            for p in pictures[:HELD_OUT]:
+                top, left = (p.shape[0] - size) // 2, (p.shape[1] - size) // 2
+                x = torch.from_numpy(p[top : top + size, left : left + size].copy()).to(device)
+                _, bpp, mse = self.loss(x.permute(2, 0, 1)[None].float() / 255, stage)
+                found.append((float(bpp), 10 * math.log10(65025 / float(mse))))
         bpp, psnr = np.mean(found, 0).tolist()
         return [{"qp": None, "bpp": bpp, "psnr": psnr}]
 
     def write_weights(self) -> None:
-        """The averaged weights, whole or not at all."""
+        """The averaged weights."""
         if distributed.rank() == 0:
-            temporary = self.folder / f"{WEIGHTS}.tmp"
-            torch.save({"network": self.recipe.network, "state_dict": self.average}, temporary)
-            temporary.replace(self.folder / WEIGHTS)
+            self.write(WEIGHTS, {"network": self.recipe.network, "state_dict": self.average})
 
 
 def start(args: argparse.Namespace, recipe: Recipe, device: str) -> LargeRun:
@@ -142,7 +140,10 @@ def start(args: argparse.Namespace, recipe: Recipe, device: str) -> LargeRun:
         return run
     if args.start:
         path = args.start / WEIGHTS if args.start.is_dir() else args.start
-        run.put(torch.load(path, weights_only=True, map_location=device)["state_dict"])
+        try:
+            run.put(torch.load(path, weights_only=True, map_location=device)["state_dict"])
+        except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+            raise SystemExit(f"{path} has no weights of {recipe.network}: {error}") from error
         run.average = {n: p.detach().clone() for n, p in run.parameters.items()}
     args.run.mkdir(parents=True, exist_ok=True)
     (args.run / "config.json").write_text(json.dumps(run.config, indent=1) + "\n")

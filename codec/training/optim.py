@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codec.models.ops import multiplies_bfloat16
+
 NEWTON_SCHULZ = ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037),
                  (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012))  # fmt: skip
 
@@ -22,7 +24,7 @@ def orthogonalize(m: Tensor) -> Tensor:
     """Matrices (n, rows, columns) -> their orthogonal factors, roughly, by five Newton-Schulz steps."""
     wide = m if m.shape[1] <= m.shape[2] else m.transpose(1, 2).contiguous()
     x = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    if m.is_cuda or torch.cpu._is_avx512_bf16_supported():
+    if multiplies_bfloat16(m.device):
         x = x.bfloat16()
     for a, b, c in NEWTON_SCHULZ:
         g = x @ x.transpose(1, 2)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,16 @@ class Checkpointed:
             "optimizers": [o.state_dict() for o in self.optimizers], "counts": self.counts,
             "rng": self.rng.bit_generator.state,
         }  # fmt: skip
-        temporary = self.folder / f"{CHECKPOINT}.tmp"
+        self.write(CHECKPOINT, state)
+
+    def write(self, name: str, state: Any) -> None:
+        """A file in the folder, by torch.save: the one before or the new one is there, whole."""
+        temporary = self.folder / f"{name}.tmp"
         with temporary.open("wb") as f:
             torch.save(state, f)
             f.flush()
             os.fsync(f.fileno())
-        temporary.replace(self.folder / CHECKPOINT)
+        temporary.replace(self.folder / name)
 
     def load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True, map_location=next(iter(self.parameters.values())).device)
@@ -72,6 +77,16 @@ class Checkpointed:
         """Set the parameters to these values."""
         for n, p in self.parameters.items():
             p.copy_(values[n])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in place of the trained ones."""
+        kept = {n: p.detach().clone() for n, p in self.parameters.items()}
+        self.put(self.average)
+        try:
+            yield
+        finally:
+            self.put(kept)
 
     def log(self, **fields: Any) -> None:
         if distributed.rank() == 0:

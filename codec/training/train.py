@@ -81,19 +81,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     length.add_argument("--release", type=float, metavar="HOURS", help="a branch of so many hours off the trunk")
     length.add_argument("--config", metavar="RECIPE", help=f"full-size: a JSON file, or one of {', '.join(shipped())}")
     parser.add_argument("--lambda", dest="weight", type=float, metavar="L", help="in place of the recipe's")
-    parser.add_argument("--pieces", type=int, default=1, metavar="N", help="take a recipe's batch in so many pieces")
-    parser.add_argument("--model", choices=sorted(CONFIGS), default="mlicv2-s")
+    parser.add_argument("--pieces", type=int, metavar="N", help="take a recipe's batch in so many pieces")
+    parser.add_argument("--model", choices=sorted(CONFIGS), help="[mlicv2-s]")
     parser.add_argument("--from", dest="start", type=Path, help="a run or released bundle whose weights to start from")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=float, default=1.0, help="batches so many times as large as on a CPU")
+    parser.add_argument("--batch", type=float, metavar="F", help="batches so many times as large as on a CPU")
     parser.add_argument(
         "--compile",
         choices=("none", "blocks", "all"),
         help="on GPUs: blocks takes a minute or two, all longer [none on a CPU, whose loops are compiled, else blocks]",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    of_recipes = {"--lambda": args.weight, "--pieces": args.pieces}
+    of_others = {"--model": args.model, "--batch": args.batch, "--compile": args.compile}
+    if alien := [name for name, given in (of_others if args.config else of_recipes).items() if given is not None]:
+        parser.error(f"{', '.join(alien)} {'does not go' if args.config else 'goes only'} with --config")
+    if args.pieces is not None and args.pieces < 1:
+        parser.error(f"--pieces is {args.pieces}, not at least 1")
+    args.model, args.batch, args.pieces = args.model or "mlicv2-s", args.batch or 1.0, args.pieces or 1
+    return args
 
 
 def branch_folder(trunk: Path) -> Path:

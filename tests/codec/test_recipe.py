@@ -127,6 +127,34 @@ def test_what_is_no_recipe_is_told_in_a_line(folder: Path, tmp_path: Path, made:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--config", "mlicpp", "--model", "tiny"], "--model does not go with --config"),
+        (["--config", "mlicpp", "--batch", "2", "--compile", "all"], "--batch, --compile does not go with --config"),
+        (["--hours", "1", "--lambda", "0.01"], "--lambda goes only with --config"),
+        (["--config", "mlicpp", "--pieces", "0"], "--pieces is 0"),
+        (["--config", "nothing"], "neither a file nor one of"),
+    ],
+)
+def test_options_of_the_other_kind_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture, options: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        train.main([str(tmp_path / "run"), "--data", str(tmp_path), *options])
+    assert message in f"{stop.value} {capsys.readouterr().err}"
+
+
+def test_weights_of_another_network_are_told_in_a_line(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "tiny.json"
+    config.write_text(json.dumps(TINY.to_dict()))
+    line = [str(tmp_path / "run"), "--data", str(folder), "--config", str(config), "--device", "cpu", "--from"]
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.pth")
+    for path in ("missing.pth", "other.pth", "tiny.json"):
+        with pytest.raises(SystemExit, match=f"{path} has no weights of mlicv2-l-tiny"):
+            train.main([*line, str(tmp_path / path)])
+
+
 def test_the_shipped_recipes_are_whole() -> None:
     assert {"mlicv2-l", "mlicv2-l-short", "mlicpp"} <= set(recipe.shipped())
     for name in recipe.shipped():

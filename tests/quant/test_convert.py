@@ -64,7 +64,7 @@ def test_what_cannot_be_converted_is_named_and_nothing_changes() -> None:
 
 
 def defined_gradient(x: Tensor, dz: Tensor) -> Tensor:
-    """Of c / (K s1): section 6.2 of our notes, over the last dimension."""
+    """Of c / (K s1) over the last dimension, derived by hand."""
     c = x - x.mean(-1, keepdim=True)
     scale = K * c.abs().mean(-1, keepdim=True)
     y, sign = c / scale, c.sign()
