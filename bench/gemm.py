@@ -6,8 +6,9 @@ All from float32 inputs, on one thread, contenders in turn; rows are ratios of m
 
 gemm/MxNxK/gemm/vs-bf16            our product of codes that are there, against a product of bfloat16 with its two casts
 gemm/MxNxK/quantize+gemm/vs-bf16   with ShiftQuant of the left side (4 bits, 4 groups, by chance); where the shape is
-                                   that of a convolution, the convolution itself, from pictures: quantized, framed with
-                                   zeros and not unfolded, while bfloat16 is given its unfolded operand
+                                   that of a convolution, the convolution itself, from pictures to float32: quantized
+                                   and not unfolded, its weights quantized and packed too, while bfloat16 is given its
+                                   unfolded operand
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ SHAPES = (
     (4096, 128, 1152, 16),
     (1024, 512, 4608, 8),
 )
-TAPS = [(y, x) for y in range(3) for x in range(3)]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -52,18 +52,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, list[float]] = {"gemm": [], "quantize+gemm": []}
     for m, n, k, side in SHAPES:
         a, b = torch.randn(m, k), torch.randn(n, k)
-        picture = torch.randn(m, k // 9)
+        pictures = torch.randn(max(m // max(side, 1) ** 2, 1), max(side, 1), max(side, 1), k // 9).permute(0, 3, 1, 2)
+        weights = torch.randn(n, k // 9, 3, 3)
         left, right = gemm.shift_quantize(a, 4, 4, 1).bytes, gemm.pack(torch.randint(-7, 8, (n, k), dtype=torch.int8))
         codes = torch.randint(-7, 8, (n, k), dtype=torch.int8).t()
         signed = (left ^ 128).view(torch.int8)[:, :k]
 
-        def quantize_and_multiply(a: Any = a, picture: Any = picture, right: Any = right, side: int = side) -> None:
+        def quantize_and_multiply(
+            a: Any = a, pictures: Any = pictures, weights: Any = weights, right: Any = right, side: int = side
+        ) -> None:
             if side:
-                made = gemm.shift_quantize(picture, 4, 4, 1).bytes
-                framed = conv.framed(made, (len(made) // side**2, side, side), (1, 1), (1, 1))
-                conv.convolve(framed, right, TAPS, 1, side, side)
+                conv.convolve(pictures, weights, 4, 4, 1, 1, 1)
             else:
-                gemm.multiply(gemm.shift_quantize(a, 4, 4, 1).bytes, right)
+                gemm.shift_multiply(a, right, 4, 4, 1)
 
         work: dict[str, Callable[[], Any]] = {
             "bf16": lambda a=a, b=b: a.bfloat16() @ b.bfloat16().t(),

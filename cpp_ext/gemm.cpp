@@ -1,8 +1,10 @@
 #include "gemm.hpp"
 
+#include <algorithm>
 #include <vector>
 
 #include "cpu.hpp"
+#include "quantize.hpp"
 #include "threads.hpp"
 
 namespace narrowbit {
@@ -32,45 +34,64 @@ const Gemm& gemm() {
     return scalar::kGemm;
 }
 
+namespace {
+
+constexpr size_t kStretch = 512;  // fours: what is left over is a product of its own
+constexpr size_t kRows = 120;     // that stay near while the columns pass by
+
+// Rows of c, k4 fours each.
+struct Plain {
+    size_t n, k4;
+    std::vector<size_t> at_a, at_b;
+
+    Plain(size_t n, size_t k4, Left a, Right b) : n(n), k4(k4) {
+        for (size_t s = 0; s <= k4 / kStretch; ++s)
+            at_a.push_back(s * kStretch * a.step), at_b.push_back(s * kStretch * b.step);
+    }
+
+    void multiply(const Gemm& g, size_t rows, Left a, Right b, int32_t* c) const {
+        const size_t count = k4 / kStretch;
+        if (count) g.multiply(0, rows, n, {count, kStretch, at_a.data(), at_b.data()}, a, b, c, n);
+        if (k4 % kStretch == 0 && count) return;
+        if (count) b.corrections = nullptr;
+        g.multiply(0, rows, n, {1, k4 % kStretch, &at_a[count], &at_b[count]}, a, b, c, n);
+    }
+};
+
+}  // namespace
+
 void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, Right b, int32_t* c) {
-    constexpr size_t kStretch = 256;  // fours: what is left over is a product of its own
-    const size_t k4 = k / 4, count = k4 / kStretch;
-    std::vector<size_t> at_a(count + 1), at_b(count + 1);
-    for (size_t s = 0; s <= count; ++s) at_a[s] = s * kStretch * a.step, at_b[s] = s * kStretch * b.step;
-    deal(threads, m, 6, m * n * k, [&](size_t first, size_t last) {
-        if (count) g.multiply(first, last, n, {count, kStretch, at_a.data(), at_b.data()}, a, b, c, n);
-        if (k4 % kStretch || !count) {
-            Right rest = b;
-            if (count) rest.corrections = nullptr;
-            g.multiply(first, last, n, {1, k4 % kStretch, &at_a[count], &at_b[count]}, a, rest, c, n);
+    const Plain plain(n, k / 4, a, b);
+    deal(threads, m, kRows, m * n * k, [&](size_t first, size_t last) {
+        for (; first < last; first += kRows)
+            plain.multiply(g, std::min(kRows, last - first), {a.data + first * a.row, a.row, a.step}, b, c + first * n);
+    });
+}
+
+void quantize_multiply(const Gemm& g, const Quantize& q, int threads, size_t m, size_t n, size_t k, Real type,
+                       size_t channels, const void* x, Rounding how, Right b, int32_t* c) {
+    const Plain plain(n, k / 4, {nullptr, k, 4}, b);
+    deal(threads, m, kRows, m * n * k, [&](size_t first, size_t last) {
+        std::vector<uint8_t> bytes(kRows * k);
+        for (; first < last; first += kRows) {
+            const size_t rows = std::min(kRows, last - first);
+            q.rows(type, first, first + rows, channels, x, how, {bytes.data(), k, rows, 0});
+            plain.multiply(g, rows, {bytes.data(), k, 4}, b, c + first * n);
         }
     });
 }
 
-void convolve(const Gemm& g, int threads, Pictures p, Outputs o, size_t n, Stretches k, const uint8_t* a, Right b,
-              int32_t* c) {
-    const size_t line = p.width * p.channels;
-    deal(threads, p.images * o.rows, 1, p.images * o.rows * o.columns * n * k.count * k.k4 * 4,
-         [&](size_t first, size_t last) {
-             for (size_t row = first; row < last; ++row) {
-                 const uint8_t* from = a + (row / o.rows * p.height + row % o.rows * o.stride_y) * line;
-                 g.multiply(0, o.columns, n, k, {from, o.stride_x * p.channels, 4}, b, c + row * o.columns * n, n);
-             }
-         });
-}
-
 void interleave(size_t k, size_t c, const uint8_t* bytes, uint8_t flip, uint8_t* made, int32_t* corrections) {
-    for (size_t from = 0; from < k; from += 4) {
-        const size_t rows = k - from < 4 ? k - from : 4;
+    const Quantize& q = quantize();
+    q.interleave(k / 4, c, bytes, c, flip, made, 4 * c);
+    if (const size_t from = k / 4 * 4; from < k)
         for (size_t i = 0; i < c; ++i)
             for (size_t r = 0; r < 4; ++r)
-                made[(from / 4 * c + i) * 4 + r] = uint8_t((r < rows ? bytes[(from + r) * c + i] : kOffset) ^ flip);
-    }
+                made[(from * c) + 4 * i + r] = uint8_t((from + r < k ? bytes[(from + r) * c + i] : kOffset) ^ flip);
     if (!flip) return;
-    for (size_t i = 0; i < c; ++i) corrections[i] = 0;
-    for (size_t row = 0; row < k; ++row)
-        for (size_t i = 0; i < c; ++i) corrections[i] -= int32_t(kOffset) * (int32_t(bytes[row * c + i]) - 128);
-    for (size_t i = c; i < (c + kColumns - 1) / kColumns * kColumns; ++i) corrections[i] = 0;
+    std::fill_n(corrections, (c + kColumns - 1) / kColumns * kColumns, 0);
+    q.totals(k, c, bytes, c, corrections);
+    for (size_t i = 0; i < c; ++i) corrections[i] *= -int32_t(kOffset);
 }
 
 }  // namespace narrowbit

@@ -10,6 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "quantize.hpp"
+
 namespace narrowbit {
 
 constexpr size_t kColumns = 64, kOffset = 128;
@@ -49,17 +51,9 @@ const Gemm& gemm();
 // The whole plain product, its rows split over OpenMP threads; 0 for as many as OpenMP would take.
 void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, Right b, int32_t* c);
 
-// Pictures a, channels last, with as many positions of code 0 around them as the kernel needs: (images, height, width,
-// channels) bytes. c (images, rows, columns, n). Output (i, y, x) sums over the stretches of k,
-// whose bytes in a count from position (i, y * stride_y, x * stride_x).
-struct Pictures {
-    size_t images, height, width, channels;
-};
-struct Outputs {
-    size_t rows, columns, stride_y, stride_x;
-};
-void convolve(const Gemm& g, int threads, Pictures pictures, Outputs outputs, size_t n, Stretches k, const uint8_t* a,
-              Right b, int32_t* c);
+// The same from real numbers x (m, channels), quantized a few rows at a time; k is channels rounded up.
+void quantize_multiply(const Gemm& g, const Quantize& q, int threads, size_t m, size_t n, size_t k, Real type,
+                       size_t channels, const void* x, Rounding how, Right b, int32_t* c);
 
 // Bytes (k, c) of codes + kOffset -> interleaved (k / 4 rounded up, c, 4), code 0 at the end. flip: 0, or kOffset for
 // signed codes; then corrections (c rounded up to kColumns) are those of a right side.

@@ -4,10 +4,12 @@
 #include <nanobind/stl/optional.h>
 
 #include <optional>
-#include <vector>
 
+#include "conv.hpp"
 #include "gemm.hpp"
+#include "norm.hpp"
 #include "quantize.hpp"
+#include "threads.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -67,75 +69,175 @@ void interleave_bytes(Array<const uint8_t> bytes, Array<uint8_t> made, std::opti
     interleave(k, c, bytes.data(), corrections ? kOffset : 0, made.data(), corrections ? corrections->data() : nullptr);
 }
 
-// The furthest byte that stretches reach must be there.
-void check_reach(const Array<const int64_t>& at, size_t further, size_t size, const char* what) {
-    if (at.ndim() != 1) throw std::invalid_argument("stretches begin at lists of offsets");
-    for (size_t i = 0; i < at.size(); ++i)
-        if (at.data()[i] < 0 || size_t(at.data()[i]) + further > size)
-            throw std::invalid_argument(std::string("a stretch reaches beyond ") + what);
+// Real numbers: float32, or bfloat16 as the uint16 that numpy has in its place.
+using RealArray = nb::ndarray<nb::c_contig, nb::device::cpu>;
+
+Reals reals(const RealArray& x) {
+    if (x.dtype() == nb::dtype<float>()) return {Real::f32, x.data()};
+    if (x.dtype() == nb::dtype<uint16_t>()) return {Real::bf16, x.data()};
+    throw std::invalid_argument("real numbers are float32 or bfloat16");
 }
 
-Stretches stretches(const Array<const int64_t>& at_a, const Array<const int64_t>& at_b, size_t k4) {
-    static_assert(sizeof(size_t) == sizeof(int64_t));
-    if (at_a.size() != at_b.size()) throw std::invalid_argument("as many stretches of a as of b");
-    check_depth(at_a.size() * k4 * 4);
-    const auto as_sizes = [](const int64_t* p) { return reinterpret_cast<const size_t*>(p); };
-    return {at_a.size(), k4, as_sizes(at_a.data()), as_sizes(at_b.data())};
-}
-
-// a (images, height, width, channels), b packed of (n, taps * channels); c (images, rows, columns, n).
-void convolve_arrays(int threads, Array<const uint8_t> a, Array<const int8_t> panels, Array<const int32_t> corrections,
-                     Array<const int64_t> at_a, size_t stride, Array<int32_t> c) {
-    if (a.ndim() != 4 || c.ndim() != 4 || a.shape(0) != c.shape(0) || a.shape(3) % 4)
-        throw std::invalid_argument("a and c must be (images, height, width, channels), those of a a multiple of 4");
-    const Pictures p{a.shape(0), a.shape(1), a.shape(2), a.shape(3)};
-    const Outputs o{c.shape(1), c.shape(2), stride, stride};
-    const size_t n = c.shape(3), taps = at_a.size(), k = taps * p.channels;
-    expect(panels, panel_bytes(n, k), "panels"), expect(corrections, padded(n), "corrections");
-    std::vector<size_t> at_b(taps);
-    for (size_t t = 0; t < taps; ++t) at_b[t] = t * p.channels * kColumns;
-    if (c.size() == 0) return;
-    const size_t last = (((p.images - 1) * p.height + (o.rows - 1) * stride) * p.width + (o.columns - 1) * stride);
-    check_reach(at_a, (last + 1) * p.channels, a.size(), "a"), check_depth(k);
-    convolve(gemm(), threads, p, o, n,
-             {taps, p.channels / 4, reinterpret_cast<const size_t*>(at_a.data()), at_b.data()}, a.data(),
-             {panels.data(), kColumns * k, 4 * kColumns, corrections.data()}, c.data());
-}
-
-// a in fours (..., m, 4), b (..., n, 4); c (m, n).
-void multiply_stretches(Array<const uint8_t> a, Array<const uint8_t> b, Array<const int32_t> corrections,
-                        Array<const int64_t> at_a, Array<const int64_t> at_b, size_t k4, Array<int32_t> c) {
-    if (c.ndim() != 2 || c.shape(1) % 16 || k4 == 0)
-        throw std::invalid_argument("c must be (m, n), n a multiple of 16");
-    const size_t m = c.shape(0), n = c.shape(1);
-    expect(corrections, padded(n), "corrections");
-    check_reach(at_a, k4 * m * 4, a.size(), "a"), check_reach(at_b, k4 * n * 4, b.size(), "b");
-    gemm().multiply(0, m, n, stretches(at_a, at_b, k4), {a.data(), 4, 4 * m},
-                    {reinterpret_cast<const int8_t*>(b.data()), 4 * kColumns, 4 * n, corrections.data()}, c.data(), n);
-}
-
-size_t columns(const Array<const float>& x) {
+void ranges_of(int threads, RealArray x, Array<uint32_t> bits) {
     if (x.ndim() != 2) throw std::invalid_argument("x must be (n, c)");
-    return x.shape(1);
+    expect(bits, x.shape(1), "bits");
+    const Reals from = reals(x);
+    ranges(quantize(), threads, from.type, x.shape(0), x.shape(1), from.data, bits.data());
 }
 
-void ranges_of(int threads, Array<const float> x, Array<uint32_t> bits) {
-    const size_t c = columns(x);
-    expect(bits, c, "bits");
-    ranges(quantize(), threads, x.shape(0), c, x.data(), bits.data());
-}
-
-void rows_of(int threads, Array<const float> x, Array<const float> inverse, Array<const uint8_t> shifts, int largest,
-             std::optional<uint32_t> seed, Array<uint8_t> bytes) {
-    const size_t c = columns(x), n = x.shape(0);
-    expect(inverse, c, "inverse"), expect(shifts, c, "shifts");
-    if (bytes.ndim() != 2 || bytes.shape(0) != n || bytes.shape(1) < c) throw std::invalid_argument("bytes are small");
-    for (size_t i = 0; i < c; ++i)
-        if (largest < 1 || shifts.data()[i] > 6 || (largest << shifts.data()[i]) > 127)
+// inverse and shifts for c channels of all pictures, or of each.
+Rounding rounding(size_t pictures, size_t c, const Array<const float>& inverse, const Array<const uint8_t>& shifts,
+                  int lowest, int largest, const std::optional<uint32_t>& seed) {
+    const bool shared = inverse.size() == c;
+    expect(inverse, shared ? c : pictures * c, "inverse"), expect(shifts, inverse.size(), "shifts");
+    for (size_t i = 0; i < shifts.size(); ++i)
+        if (largest < 1 || lowest > 0 || lowest < -largest || shifts.data()[i] > 6 ||
+            (largest << shifts.data()[i]) > 127)
             throw std::invalid_argument("shifted codes do not fit a byte");
-    const uint32_t* chance = seed ? &*seed : nullptr;
-    rows(quantize(), threads, n, c, bytes.shape(1), x.data(), inverse.data(), shifts.data(), float(largest), chance,
-         bytes.data());
+    return {inverse.data(), shifts.data(), shared ? 0 : c, float(lowest), float(largest), seed ? &*seed : nullptr};
+}
+
+void rows_of(int threads, RealArray x, Array<const float> inverse, Array<const uint8_t> shifts, int lowest, int largest,
+             std::optional<uint32_t> seed, Array<uint8_t> bytes) {
+    if (x.ndim() != 2) throw std::invalid_argument("x must be (n, c)");
+    const size_t c = x.shape(1), n = x.shape(0);
+    if (bytes.ndim() != 2 || bytes.shape(0) != n || bytes.shape(1) < c) throw std::invalid_argument("bytes are small");
+    const Reals from = reals(x);
+    rows(quantize(), threads, from.type, n, c, bytes.shape(1), from.data,
+         rounding(1, c, inverse, shifts, lowest, largest, seed), bytes.data());
+}
+
+void quantize_multiply_of(int threads, RealArray x, Array<const float> inverse, Array<const uint8_t> shifts, int lowest,
+                          int largest, std::optional<uint32_t> seed, Array<const int8_t> panels,
+                          Array<const int32_t> corrections, Array<int32_t> c) {
+    if (x.ndim() != 2 || c.ndim() != 2 || c.shape(0) != x.shape(0) || corrections.size() == 0)
+        throw std::invalid_argument("x must be (m, channels) and c (m, n)");
+    const size_t channels = x.shape(1), n = c.shape(1), k = panels.size() / corrections.size();
+    check_depth(k), expect(panels, panel_bytes(n, k), "panels"), expect(corrections, padded(n), "corrections");
+    if (k < channels || k % 4) throw std::invalid_argument("b was packed with another k");
+    quantize_multiply(gemm(), quantize(), threads, x.shape(0), n, k, reals(x).type, channels, x.data(),
+                      rounding(1, channels, inverse, shifts, lowest, largest, seed),
+                      {panels.data(), kColumns * k, 4 * kColumns, corrections.data()}, c.data());
+}
+
+void scaled_of(Array<const int32_t> sums, float scale, RealArray x) {
+    expect(x, sums.size(), "x");
+    quantize().scaled(reals(x).type, sums.size(), sums.data(), scale, reals(x).data);
+}
+
+// bytes of any shape -> size * bits / 8 bytes, the size a multiple of 8.
+void pack_codes(unsigned bits, int lowest, Array<const uint8_t> bytes, Array<uint8_t> packed) {
+    if (bytes.size() % 8) throw std::invalid_argument("multiples of 8 codes are packed");
+    expect(packed, bytes.size() * bits / 8, "packed");
+    quantize().pack(bytes.size(), bits, lowest, bytes.data(), packed.data());
+}
+
+void unpack_codes(unsigned bits, int lowest, Array<const uint8_t> packed, Array<uint8_t> bytes) {
+    if (bytes.size() % 8) throw std::invalid_argument("multiples of 8 codes are packed");
+    expect(packed, bytes.size() * bits / 8, "packed");
+    quantize().unpack(bytes.size(), bits, lowest, packed.data(), bytes.data());
+}
+
+Shape shape_of(const RealArray& x, const RealArray& y, const Array<const int8_t>& weights, size_t groups, size_t stride,
+               size_t padding) {
+    if (x.ndim() != 4 || y.ndim() != 4 || weights.ndim() != 4 || x.shape(0) != y.shape(0))
+        throw std::invalid_argument("pictures are (images, height, width, channels), weights (outputs, y, x, inputs)");
+    const Shape s{x.shape(0),       x.shape(1),       x.shape(2), x.shape(3), y.shape(3), groups,
+                  weights.shape(1), weights.shape(2), stride,     padding,    y.shape(1), y.shape(2)};
+    if (!groups || !stride || !s.ky || !s.kx || s.inputs % groups || s.outputs % groups ||
+        weights.shape(0) != s.outputs || weights.shape(3) != s.inputs / groups)
+        throw std::invalid_argument("weights do not fit the pictures");
+    const auto fits = [&](size_t n, size_t k, size_t out) {
+        return n + 2 * padding >= k && out == (n + 2 * padding - k) / stride + 1;
+    };
+    if (!fits(s.height, s.ky, s.rows) || !fits(s.width, s.kx, s.columns))
+        throw std::invalid_argument("the output's size is another");
+    check_depth(s.ky * s.kx * (s.inputs / groups + 3));
+    return s;
+}
+
+void check_saved(const Shape& s, unsigned bits, const std::optional<Array<uint8_t>>& saved) {
+    if (bits != 4 && bits != 6 && bits != 8) throw std::invalid_argument("4, 6 or 8 bits are saved");
+    if (saved) expect(*saved, s.images * saved_bytes(s, bits), "saved");
+}
+
+size_t saved_size(size_t images, size_t height, size_t width, size_t inputs, size_t groups, unsigned bits) {
+    Shape s{};
+    s.height = height, s.width = width, s.inputs = inputs, s.groups = groups;
+    return images * saved_bytes(s, bits);
+}
+
+void forward(int threads, RealArray x, Array<const float> inverse, Array<const uint8_t> shifts, int lowest, int largest,
+             unsigned bits, Array<const int8_t> weights, size_t groups, size_t stride, size_t padding, float scale,
+             RealArray y, std::optional<Array<uint8_t>> saved) {
+    const Shape s = shape_of(x, y, weights, groups, stride, padding);
+    check_saved(s, bits, saved);
+    convolve_forward(threads, s, reals(x), rounding(1, s.inputs, inverse, shifts, lowest, largest, std::nullopt), bits,
+                     weights.data(), scale, reals(y), saved ? saved->data() : nullptr);
+}
+
+// inverse_w and shifts_w: for the gradient of the weights, where that has codes of its own.
+void backward(int threads, RealArray dy, Array<const float> inverse, Array<const uint8_t> shifts,
+              std::optional<Array<const float>> inverse_w, std::optional<Array<const uint8_t>> shifts_w, int largest,
+              std::optional<uint32_t> seed, unsigned bits, int lowest, Array<uint8_t> saved,
+              Array<const int8_t> weights, size_t groups, size_t stride, size_t padding, Array<const float> scales,
+              RealArray dx, bool wanted, std::optional<Array<int64_t>> dw) {
+    const Shape s = shape_of(dx, dy, weights, groups, stride, padding);
+    check_saved(s, bits, saved), expect(scales, s.images, "scales");
+    if (s.rows * s.columns > kMostPositions) throw std::invalid_argument("pictures above 133,000 positions");
+    if (dw) expect(*dw, weights.size(), "dw");
+    const Rounding for_dx = rounding(s.images, s.outputs, inverse, shifts, -largest, largest, seed);
+    std::optional<Rounding> for_dw;
+    if (inverse_w && shifts_w) for_dw = rounding(s.images, s.outputs, *inverse_w, *shifts_w, -largest, largest, seed);
+    Reals to = reals(dx);
+    if (!wanted) to.data = nullptr;
+    convolve_backward(threads, s, reals(dy), for_dx, for_dw ? &*for_dw : nullptr, bits, lowest, saved.data(),
+                      weights.data(), scales.data(), to, dw ? dw->data() : nullptr);
+}
+
+// x and z (rows, channels), statistics (channels, 4); the rest has a number for each channel.
+bool normalize_batch(int threads, RealArray x, Array<const float> gamma, Array<const float> beta, double eps,
+                     RealArray z, std::optional<Array<uint8_t>> kept, std::optional<Array<double>> statistics,
+                     Array<float> mean, Array<float> scale) {
+    if (x.ndim() != 2 || x.shape(0) == 0) throw std::invalid_argument("x must be (rows, channels)");
+    const size_t rows = x.shape(0), c = x.shape(1);
+    if (rows > size_t(1) << 40) throw std::invalid_argument("too many rows");
+    expect(gamma, c, "gamma"), expect(beta, c, "beta"), expect(z, rows * c, "z");
+    expect(mean, c, "mean"), expect(scale, c, "scale");
+    if (kept) expect(*kept, kept_bytes(rows, c), "kept");
+    if (statistics) expect(*statistics, 4 * c, "statistics");
+    static_assert(sizeof(ChannelStatistics) == 4 * sizeof(double));
+    return normalize(
+        threads, rows, c, reals(x), gamma.data(), beta.data(), eps, reals(z), kept ? kept->data() : nullptr,
+        statistics ? reinterpret_cast<ChannelStatistics*>(statistics->data()) : nullptr, mean.data(), scale.data());
+}
+
+bool normalize_batch_backward(int threads, RealArray dz, Array<const float> gamma, Array<const uint8_t> kept,
+                              Array<const double> statistics, RealArray dx, Array<float> dgamma, Array<float> dbeta) {
+    if (dz.ndim() != 2 || dz.shape(0) == 0) throw std::invalid_argument("dz must be (rows, channels)");
+    const size_t rows = dz.shape(0), c = dz.shape(1);
+    expect(gamma, c, "gamma"), expect(kept, kept_bytes(rows, c), "kept"), expect(statistics, 4 * c, "statistics");
+    expect(dx, rows * c, "dx"), expect(dgamma, c, "dgamma"), expect(dbeta, c, "dbeta");
+    return normalize_backward(threads, rows, c, reals(dz), gamma.data(), kept.data(),
+                              reinterpret_cast<const ChannelStatistics*>(statistics.data()), reals(dx), dgamma.data(),
+                              dbeta.data());
+}
+
+void relu_of(int threads, RealArray x, RealArray y, Array<uint8_t> bits) {
+    const Reals from = reals(x), to = reals(y);
+    if (from.type != to.type) throw std::invalid_argument("x and y are of one type");
+    expect(y, x.size(), "y"), expect(bits, (x.size() + kSigns - 1) / kSigns * (kSigns / 8), "bits");
+    deal(threads, x.size(), kSigns, x.size(),
+         [&](size_t first, size_t last) { quantize().relu(from.type, first, last, from.data, to.data, bits.data()); });
+}
+
+void relu_back(int threads, RealArray dy, Array<const uint8_t> bits, RealArray dx) {
+    const Reals from = reals(dy), to = reals(dx);
+    if (from.type != to.type) throw std::invalid_argument("dy and dx are of one type");
+    expect(dx, dy.size(), "dx"), expect(bits, (dy.size() + kSigns - 1) / kSigns * (kSigns / 8), "bits");
+    deal(threads, dy.size(), kSigns, dy.size(), [&](size_t first, size_t last) {
+        quantize().relu_backward(from.type, first, last, from.data, bits.data(), to.data);
+    });
 }
 
 }  // namespace
@@ -148,11 +250,26 @@ NB_MODULE(_gemm, m) {
     m.def("multiply", &multiply_arrays, "threads"_a, "a"_a, "panels"_a, "corrections"_a, "c"_a, release);
     m.def("interleave", &interleave_bytes, "bytes"_a, "made"_a, "corrections"_a.none() = nb::none(), release);
     m.def("multiply_interleaved", &multiply_interleaved, "threads"_a, "a"_a, "b"_a, "corrections"_a, "c"_a, release);
-    m.def("convolve", &convolve_arrays, "threads"_a, "a"_a, "panels"_a, "corrections"_a, "at_a"_a, "stride"_a, "c"_a,
-          release);
-    m.def("multiply_stretches", &multiply_stretches, "a"_a, "b"_a, "corrections"_a, "at_a"_a, "at_b"_a, "k4"_a, "c"_a,
-          release);
     m.def("ranges", &ranges_of, "threads"_a, "x"_a, "bits"_a, release);
-    m.def("rows", &rows_of, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "largest"_a, "seed"_a.none(), "bytes"_a,
-          release);
+    m.def("rows", &rows_of, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a, "largest"_a, "seed"_a.none(),
+          "bytes"_a, release);
+    m.def("quantize_multiply", &quantize_multiply_of, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a,
+          "largest"_a, "seed"_a.none(), "panels"_a, "corrections"_a, "c"_a, release);
+    m.def("scaled", &scaled_of, "sums"_a, "scale"_a, "x"_a, release);
+    m.def("pack_codes", &pack_codes, "bits"_a, "lowest"_a, "bytes"_a, "packed"_a, release);
+    m.def("unpack_codes", &unpack_codes, "bits"_a, "lowest"_a, "packed"_a, "bytes"_a, release);
+    m.def("kept_bytes", &kept_bytes, "rows"_a, "channels"_a);
+    m.def("normalize", &normalize_batch, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a, "kept"_a.none(),
+          "statistics"_a.none(), "mean"_a, "scale"_a, release);
+    m.def("normalize_backward", &normalize_batch_backward, "threads"_a, "dz"_a, "gamma"_a, "kept"_a, "statistics"_a,
+          "dx"_a, "dgamma"_a, "dbeta"_a, release);
+    m.attr("SIGNS") = kSigns;
+    m.def("relu", &relu_of, "threads"_a, "x"_a, "y"_a, "bits"_a, release);
+    m.def("relu_backward", &relu_back, "threads"_a, "dy"_a, "bits"_a, "dx"_a, release);
+    m.def("saved_size", &saved_size, "images"_a, "height"_a, "width"_a, "inputs"_a, "groups"_a, "bits"_a);
+    m.def("convolve_forward", &forward, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a, "largest"_a, "bits"_a,
+          "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scale"_a, "y"_a, "saved"_a.none(), release);
+    m.def("convolve_backward", &backward, "threads"_a, "dy"_a, "inverse"_a, "shifts"_a, "inverse_w"_a.none(),
+          "shifts_w"_a.none(), "largest"_a, "seed"_a.none(), "bits"_a, "lowest"_a, "saved"_a, "weights"_a, "groups"_a,
+          "stride"_a, "padding"_a, "scales"_a, "dx"_a, "wanted"_a, "dw"_a.none(), release);
 }

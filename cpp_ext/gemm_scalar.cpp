@@ -7,7 +7,7 @@ namespace narrowbit {
 namespace scalar {
 namespace {
 
-constexpr size_t kSums = 4, kWidth = kColumns;
+constexpr size_t kSums = 4, kWidth = kColumns, kTogether = 1;
 
 template <size_t kRows, size_t kVectors>
 void tile(Stretches k, const uint8_t* a, size_t row, size_t step, const int8_t* b, size_t step_b, const int32_t* start,

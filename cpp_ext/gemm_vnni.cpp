@@ -12,7 +12,7 @@ namespace narrowbit {
 namespace vnni {
 namespace {
 
-constexpr size_t kSums = 24, kWidth = 16;  // registers of sums; besides them one of a and up to four of b
+constexpr size_t kSums = 24, kWidth = 16, kTogether = 2;  // registers of sums; besides them one of a and two of b
 
 // _mm512_dpbusd_epi32, whose sums GCC 12 keeps in memory, at half the speed.
 inline void add_products(__m512i& sum, __m512i x, __m512i w) {

@@ -30,20 +30,22 @@ const Quantize& quantize() {
     }
 }
 
-void ranges(const Quantize& q, int threads, size_t n, size_t c, const float* x, uint32_t* bits) {
+void ranges(const Quantize& q, int threads, Real type, size_t n, size_t c, const void* x, uint32_t* bits) {
     std::fill_n(bits, c, 0u);
     deal(threads, n, 1, n * c, [&](size_t first, size_t last) {
         std::vector<uint32_t> own(c);
-        q.ranges(first, last, c, x, own.data());
+        q.ranges(type, first, last, c, x, own.data());
 #pragma omp critical
-        for (size_t i = 0; i < c; ++i) bits[i] = std::max(bits[i], own[i]);
+        for (size_t i = 0; i < c; ++i)
+            bits[i] = std::max(bits[i] & 0x7FFFFFFFu, own[i] & 0x7FFFFFFFu) | ((bits[i] | own[i]) & 0x80000000u);
     });
 }
 
-void rows(const Quantize& q, int threads, size_t n, size_t c, size_t stride, const float* x, const float* inverse,
-          const uint8_t* shifts, float largest, const uint32_t* seed, uint8_t* bytes) {
-    deal(threads, n, 1, n * c,
-         [&](size_t first, size_t last) { q.rows(first, last, c, stride, x, inverse, shifts, largest, seed, bytes); });
+void rows(const Quantize& q, int threads, Real type, size_t n, size_t c, size_t stride, const void* x, Rounding how,
+          uint8_t* bytes) {
+    deal(threads, n, 1, n * c, [&](size_t first, size_t last) {
+        q.rows(type, first, last, c, x, how, {bytes + first * stride, stride, last - first, 0});
+    });
 }
 
 }  // namespace narrowbit

@@ -1,8 +1,9 @@
-// Real numbers -> shifted codes, in one pass: what quant.shift defines, bit for bit.
+// Real numbers -> shifted codes, in one pass: what quant.shift defines, bit for bit; and sums of products -> real
+// numbers.
 //
-// x (n, c) float32. A code is x * inverse[c], clamped to +-largest and rounded to the nearest, ties to even, or where
-// there is a seed floor(x * inverse + u) with quant.random_bits's u of its place; then shifted left by shifts[c].
-// Compiled without fused multiply-adds, which would round otherwise. Knows no Python.
+// x (n, c) is float32 or bfloat16. A code is x * inverse[c], clamped to lowest..largest and rounded to the nearest,
+// ties to even, or where there is a seed floor(x * inverse + u) with quant.random_bits's u of its place; then shifted
+// left by shifts[c]. Compiled without fused multiply-adds, which would round otherwise. Knows no Python.
 #pragma once
 
 #include <cstddef>
@@ -10,21 +11,59 @@
 
 namespace narrowbit {
 
+enum class Real { f32, bf16 };
+
+constexpr size_t size_of(Real type) { return type == Real::f32 ? 4 : 2; }
+
+// What makes codes of c channels, all of which share `lowest`, `largest` and the seed of chance, which may be null.
+// Pictures have inverse and shifts `step` apart: 0 where they share them, or c.
+struct Rounding {
+    const float* inverse;
+    const uint8_t* shifts;
+    size_t step;
+    float lowest, largest;
+    const uint32_t* seed;
+};
+
+// Where bytes of rows lie: row i is `stride` after row i - 1, but that a new line begins every `width` rows.
+struct Bytes {
+    uint8_t* data;
+    size_t stride, width, line;
+};
+
 struct Quantize {
     const char* name;
-    // The largest |x| of each channel, as the bits of a float: NaN and infinity are at least 0x7F800000.
-    void (*ranges)(size_t first, size_t last, size_t c, const float* x, uint32_t* bits);
-    // Rows first..last -> bytes (n, stride) of a product's left side: codes + 128, and 128 beyond c.
-    void (*rows)(size_t first, size_t last, size_t c, size_t stride, const float* x, const float* inverse,
-                 const uint8_t* shifts, float largest, const uint32_t* seed, uint8_t* bytes);
+    // The largest |x| of each channel, as the bits of a float (NaN and infinity are at least 0x7F800000), and whether
+    // any is negative: bit 31 is set then.
+    void (*ranges)(Real type, size_t first, size_t last, size_t c, const void* x, uint32_t* bits);
+    // Rows first..last of x -> bytes of a product's left side: codes + 128, and 128 beyond c.
+    void (*rows)(Real type, size_t first, size_t last, size_t c, const void* x, Rounding how, Bytes to);
+    // n sums times a scale -> real numbers.
+    void (*scaled)(Real type, size_t n, const int32_t* sums, float scale, void* x);
+    // n bytes, codes + 128, of `bits` (4, 6 or 8) bits from `lowest` on -> as many bits each, and back. n a multiple
+    // of 4: what is packed takes n * bits / 8 bytes.
+    void (*pack)(size_t n, unsigned bits, int lowest, const uint8_t* bytes, uint8_t* packed);
+    void (*unpack)(size_t n, unsigned bits, int lowest, const uint8_t* packed, uint8_t* bytes);
+    // Rows of c bytes, `step` apart -> four of them side by side (c, 4), one such after the other `made_step` apart,
+    // each byte ^ flip.
+    void (*interleave)(size_t fours, size_t c, const uint8_t* bytes, size_t step, uint8_t flip, uint8_t* made,
+                       size_t made_step);
+    // sums (c) += the codes of rows, `step` apart.
+    void (*totals)(size_t rows, size_t c, const uint8_t* bytes, size_t step, int32_t* sums);
+    // Numbers first..last, first a multiple of kSigns: y = max(x, 0) and a bit for each of whether x > 0, in pieces of
+    // kSigns numbers: number 64 k + j of them is bit k of byte j. And the way back: dx = dy where the bit is set, or 0.
+    void (*relu)(Real type, size_t first, size_t last, const void* x, void* y, uint8_t* bits);
+    void (*relu_backward)(Real type, size_t first, size_t last, const void* dy, const uint8_t* bits, void* dx);
 };
+
+constexpr size_t kSigns = 512;
 
 // For this machine, or for the instruction set that MLIC_CPU names.
 const Quantize& quantize();
 
 // All rows, split over OpenMP threads.
-void ranges(const Quantize& q, int threads, size_t n, size_t c, const float* x, uint32_t* bits);
-void rows(const Quantize& q, int threads, size_t n, size_t c, size_t stride, const float* x, const float* inverse,
-          const uint8_t* shifts, float largest, const uint32_t* seed, uint8_t* bytes);
+void ranges(const Quantize& q, int threads, Real type, size_t n, size_t c, const void* x, uint32_t* bits);
+void rows(const Quantize& q, int threads, Real type, size_t n, size_t c, size_t stride, const void* x, Rounding how,
+          uint8_t* bytes);
 
 }  // namespace narrowbit

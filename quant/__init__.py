@@ -6,12 +6,13 @@ The paper's body was not at hand; what it leaves open is our default, and each d
 from quant.config import ShiftQuantConfig
 from quant.convert import quantize_
 from quant.quantizers import NonFinite, largest_code, nearest, random_bits, stochastic
-from quant.shift import Codes, channel, exponents, per_sample, per_tensor, two_sided
+from quant.shift import Codes, activations, channel, exponents, per_sample, per_tensor, two_sided
 
 __all__ = [
     "Codes",
     "NonFinite",
     "ShiftQuantConfig",
+    "activations",
     "channel",
     "exponents",
     "largest_code",

@@ -10,13 +10,15 @@ from quant.quantizers import largest_code
 VERSION = 0
 SCHEMES = ("channel", "two_sided")
 NORMS = ("l1", "keep")
+ROUNDINGS = ("stochastic", "nearest")
 
 
 @dataclass(frozen=True)
 class ShiftQuantConfig:
     """bits_w, bits_a, bits_g: of weights, activations and gradients; groups: of ShiftQuant on gradients; scheme: one
-    grouped tensor for both backward products, or "two_sided", one for each; norm: "l1" replaces batch and layer norms;
-    skip: names of modules that stay, by default none (the first and last layers of a network usually should).
+    grouped tensor for both backward products, or "two_sided", one for each; rounding: of gradients; norm: "l1" replaces
+    batch and layer norms; skip: names of modules that stay, by default none (the first and last layers of a network
+    usually should).
 
     Raises ValueError for what no kernel can do. All defaults are ours.
     """
@@ -26,6 +28,7 @@ class ShiftQuantConfig:
     bits_g: int = 4
     groups: int = 4
     scheme: str = "channel"
+    rounding: str = "stochastic"
     norm: str = "l1"
     skip: tuple[str, ...] = field(default=())
 
@@ -34,8 +37,9 @@ class ShiftQuantConfig:
             largest_code(bits)
         if self.groups < 1 or largest_code(self.bits_g) << (self.groups - 1) > 127:
             raise ValueError(f"{self.bits_g}-bit gradients of {self.groups} groups do not fit a byte once shifted")
-        if self.scheme not in SCHEMES or self.norm not in NORMS:
-            raise ValueError(f"scheme is one of {', '.join(SCHEMES)}, norm one of {', '.join(NORMS)}: {self}")
+        for name, known in (("scheme", SCHEMES), ("rounding", ROUNDINGS), ("norm", NORMS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, Any]:
         """With the version of its form."""

@@ -1,7 +1,9 @@
-"""A two-dimensional convolution whose three products are of integers, without unfolding: kernels walk the taps.
+"""A two-dimensional convolution whose three products are of integers, without unfolding, by kernels that quantize,
+multiply and write one picture after the other (cpp_ext/conv.hpp).
 
-Pictures are channels last in memory. Scales and rounding are those of quant.linear: gradients are ShiftQuant by output
-channel, over which the gradient of the input sums; for that of the weights the same bytes serve.
+Pictures are channels last in memory, float32 or bfloat16. Activations are 0..2^b-1 where nothing is negative and round
+to the nearest, weights have one scale; gradients are ShiftQuant by output channel, over which the gradient of the input
+sums, and for that of the weights the same codes serve; or they are made twice ("two_sided").
 """
 
 from __future__ import annotations
@@ -14,135 +16,146 @@ from torch import Tensor, nn
 from cpp_ext import _gemm
 from quant import gemm
 from quant.config import ShiftQuantConfig
-from quant.gemm import OFFSET
-from quant.shift import per_tensor
-
-
-def framed(rows: Tensor, shape: tuple[int, int, int], before: tuple[int, int], after: tuple[int, int]) -> Tensor:
-    """Bytes (images * height * width, channels) -> (images, height, width, channels) with code 0 around, so many
-    positions before and after in either direction."""
-    images, height, width = shape
-    made = rows.new_full((images, before[0] + height + after[0], before[1] + width + after[1], rows.shape[1]), OFFSET)
-    made[:, before[0] : before[0] + height, before[1] : before[1] + width] = rows.view(*shape, -1)
-    return made
-
-
-def taps(width: int, channels: int, where: list[tuple[int, int]]) -> Tensor:
-    """Offsets in bytes of positions (row, column) in pictures of that width."""
-    return torch.tensor([(row * width + column) * channels for row, column in where], dtype=torch.int64)
-
-
-def pack(codes: Tensor) -> gemm.Packed:
-    """Codes (n, taps, channels), int8, for `convolve`."""
-    return gemm.pack(nn.functional.pad(codes, (0, -codes.shape[2] % gemm.PAD)).flatten(1))
-
-
-def convolve(
-    a: Tensor, packed: gemm.Packed, where: list[tuple[int, int]], stride: int, rows: int, columns: int
-) -> Tensor:
-    """Framed bytes a, packed codes (n, taps, channels) -> int32 (images, rows, columns, n): sums over the taps, which
-    lie at `where`."""
-    c = torch.empty(a.shape[0], rows, columns, packed.n, dtype=torch.int32)
-    at = taps(a.shape[2], a.shape[3], where)
-    _gemm.convolve(torch.get_num_threads(), a, packed.panels, packed.corrections, at, stride, c)
-    return c
+from quant.quantizers import code_range
+from quant.shift import exponents, scales, two_sided_scales
 
 
 class Geometry(NamedTuple):
-    """Of one call: height and width of the input, rows and columns of the output, ky x kx taps."""
+    """Of a convolution: strides and padding of both directions, and groups."""
 
-    images: int
-    inputs: int
-    height: int
-    width: int
-    outputs: int
-    ky: int
-    kx: int
     stride: int
     padding: int
-    rows: int
-    columns: int
+    groups: int
+
+
+def _last(x: Tensor) -> Tensor:
+    """(images, channels, height, width) -> (images, height, width, channels), as kernels take real numbers."""
+    return gemm.reals(x.permute(0, 2, 3, 1))
+
+
+def _empty(images: int, rows: int, columns: int, channels: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(
+        images, rows, columns, channels, dtype=torch.bfloat16 if dtype is torch.bfloat16 else torch.float32
+    )
+
+
+def _sides(height: int, width: int, kernel: torch.Size | list[int], stride: int, padding: int) -> tuple[int, int]:
+    rows, columns = ((n + 2 * padding - k) // stride + 1 for n, k in zip((height, width), kernel, strict=True))
+    return rows, columns
+
+
+@torch.library.custom_op("narrowbit::conv2d", mutates_args=())
+def convolve(
+    x: Tensor, w: Tensor, bits_a: int, bits_w: int, stride: int, padding: int, groups: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x (images, inputs, height, width), w (outputs, inputs / groups, ky, kx) -> y of the type of x; the codes of x,
+    packed; those of w (outputs, ky, kx, inputs / groups); the scales of x and of w and the least code of x."""
+    (images, inputs, height, width), (outputs, _, ky, kx) = x.shape, w.shape
+    rows, columns = _sides(height, width, [ky, kx], stride, padding)
+    if rows < 1 or columns < 1:
+        raise ValueError(f"a kernel of {ky}x{kx} on {height}x{width} and {padding} around: nothing is left")
+    codes, scale_w = gemm.quantize_weights(w.permute(0, 2, 3, 1), bits_w)
+    real = _last(x)
+    ranges, signed = gemm.ranges(real.view(-1, inputs))
+    lowest, largest = code_range(bits_a, signed)
+    none = torch.zeros(inputs, dtype=torch.int64)
+    inverse, scale = scales(ranges.amax(), none, largest)
+    y = _empty(images, rows, columns, outputs, x.dtype)
+    bits = gemm.saved_bits(bits_a)
+    saved = torch.empty(_gemm.saved_size(images, height, width, inputs, groups, bits), dtype=torch.uint8)
+    _gemm.convolve_forward(
+        torch.get_num_threads(), real, inverse, none.to(torch.uint8), lowest, largest, bits, codes, groups, stride,
+        padding, float(scale * scale_w), gemm.reals(y), saved,
+    )  # fmt: skip
+    found = torch.stack([scale, scale_w.view(()), torch.tensor(float(lowest))])
+    return y.to(x.dtype).permute(0, 3, 1, 2), saved, codes, found
+
+
+@convolve.register_fake
+def _(
+    x: Tensor, w: Tensor, bits_a: int, bits_w: int, stride: int, padding: int, groups: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    (images, _, height, width), (outputs, of_group, ky, kx) = x.shape, w.shape
+    rows, columns = _sides(height, width, [ky, kx], stride, padding)
+    y = x.new_empty(images, rows, columns, outputs).permute(0, 3, 1, 2)
+    bits = gemm.saved_bits(bits_a)
+    line = (width * groups * ((of_group + 3) // 4 * 4) + 7) // 8 * bits
+    return (
+        y,
+        x.new_empty(images * height * line, dtype=torch.uint8),
+        x.new_empty(outputs, ky, kx, of_group, dtype=torch.int8),
+        x.new_empty(3, dtype=torch.float32),
+    )
+
+
+@torch.library.custom_op("narrowbit::conv2d_backward", mutates_args=())
+def gradients(
+    dy: Tensor, saved: Tensor, codes: Tensor, found: Tensor, sides: list[int], bits_a: int, bits_g: int,
+    groups_g: int, scheme: str, seed: Tensor | None, stride: int, padding: int, groups: int, wanted: list[bool],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Of x, with the type of dy, and of w, float32; empty where they are not wanted. sides: height and width of x."""
+    images, outputs, (height, width) = dy.shape[0], dy.shape[1], sides
+    inputs = codes.shape[3] * groups
+    real = _last(dy)
+    q = gemm.check_groups(bits_g, groups_g)
+    scale_x, scale_w, lowest = found[0], found[1], int(found[2])
+    inverse_w = shifts_w = None
+    if scheme == "two_sided":
+        ranges = torch.stack([gemm.ranges(picture)[0] for picture in real.view(images, -1, outputs)])
+        sample, e, inverse, scale = two_sided_scales(ranges, bits_g, groups_g, 1)
+        shifts = (groups_g - 1 - e).expand(images, outputs)
+        factors = scale * sample.view(-1)
+        by_channel, e, inverse_w, scale_dw = two_sided_scales(ranges, bits_g, groups_g, 0)
+        scale_dw = (scale_dw * by_channel).view(-1, 1, 1, 1)
+        shifts_w = (groups_g - 1 - e).expand(images, outputs).to(torch.uint8).contiguous()
+    else:
+        ranges, _ = gemm.ranges(real.view(-1, outputs))
+        largest = ranges.amax()
+        e = exponents(ranges, largest, groups_g)
+        inverse, scale_dw = scales(largest, e, q)
+        shifts, factors = groups_g - 1 - e, scale_dw.expand(images)
+    power = 2.0 ** (1 - groups_g)
+    dx = _empty(images, height, width, inputs, dy.dtype)
+    dw = torch.empty(codes.shape, dtype=torch.int64) if wanted[1] else None
+    _gemm.convolve_backward(
+        torch.get_num_threads(), real, inverse, shifts.to(torch.uint8).contiguous(), inverse_w, shifts_w, q,
+        None if seed is None else int(seed), gemm.saved_bits(bits_a), lowest, saved, codes, groups, stride, padding,
+        (factors * scale_w * power).contiguous(), gemm.reals(dx), wanted[0], dw,
+    )  # fmt: skip
+    dx = dx.to(dy.dtype).permute(0, 3, 1, 2) if wanted[0] else dy.new_empty(0)
+    if dw is None:
+        return dx, found.new_empty(0)
+    return dx, (dw * (scale_dw * scale_x * power)).permute(0, 3, 1, 2)
+
+
+@gradients.register_fake
+def _(
+    dy: Tensor, saved: Tensor, codes: Tensor, found: Tensor, sides: list[int], bits_a: int, bits_g: int,
+    groups_g: int, scheme: str, seed: Tensor | None, stride: int, padding: int, groups: int, wanted: list[bool],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    dx = dy.new_empty(dy.shape[0], *sides, codes.shape[3] * groups).permute(0, 3, 1, 2)
+    dw = found.new_empty(codes.shape).permute(0, 3, 1, 2)
+    return dx if wanted[0] else dy.new_empty(0), dw if wanted[1] else found.new_empty(0)
 
 
 class _Conv2d(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, w: Tensor, stride: int, padding: int, config: ShiftQuantConfig, seed: int
-    ) -> Tensor:
-        (images, inputs, height, width), (outputs, _, ky, kx) = x.shape, w.shape
-        made = gemm.shift_quantize(x.permute(0, 2, 3, 1).reshape(-1, inputs), config.bits_a, 1)
-        a = framed(made.bytes, (images, height, width), (padding, padding), (padding, padding))
-        weights = per_tensor(w.detach(), config.bits_w)
-        codes = weights.codes.permute(0, 2, 3, 1).contiguous()  # (outputs, taps_y, taps_x, inputs)
-        rows, columns = ((n + 2 * padding - k) // stride + 1 for n, k in ((height, ky), (width, kx)))
-        where = [(y, x) for y in range(ky) for x in range(kx)]
-        c = convolve(a, pack(codes.flatten(1, 2)), where, stride, rows, columns)
-        ctx.save_for_backward(a, made.scale, codes, weights.scale)
-        ctx.geometry = Geometry(images, inputs, height, width, outputs, ky, kx, stride, padding, rows, columns)
-        ctx.config, ctx.seed = config, seed
-        return (c * (made.scale * weights.scale).view(1)).permute(0, 3, 1, 2)
+    def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry, config: ShiftQuantConfig) -> Tensor:
+        y, *saved = convolve(x, w, config.bits_a, config.bits_w, *geometry)
+        # A seed for each pass, from torch's generator.
+        seed = torch.randint(1 << 31, ()) if config.rounding == "stochastic" else None
+        ctx.save_for_backward(*saved, seed)
+        ctx.sides, ctx.geometry, ctx.config = list(x.shape[2:]), geometry, config
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        a, scale_x, codes, scale_w = ctx.saved_tensors
-        outputs = ctx.geometry.outputs
-        g = gemm.shift_quantize(
-            dy.permute(0, 2, 3, 1).reshape(-1, outputs), ctx.config.bits_g, ctx.config.groups, ctx.seed
-        )
-        dx = dw = None
-        if ctx.needs_input_grad[0]:
-            dx = _input_gradient(g.bytes, codes, ctx.geometry) * (g.scale * scale_w).view(1)
-            dx = dx.permute(0, 3, 1, 2)
-        if ctx.needs_input_grad[1]:
-            dw = _weight_gradient(g.bytes, a, ctx.geometry) * (g.scale * scale_x).view(1)
-        return dx, dw, None, None, None, None
-
-
-def _input_gradient(g: Tensor, codes: Tensor, geometry: Geometry) -> Tensor:
-    """Input positions of the same remainder by the stride see the same taps: a convolution of g for each remainder."""
-    images, inputs, height, width, _, ky, kx, stride, padding, rows, columns = geometry
-    made = torch.zeros(images, height, width, inputs, dtype=torch.int32)
-    margin = max(ky, kx)
-    around = framed(g, (images, rows, columns), (margin, margin), (margin, margin))
-    for py in range(min(stride, height)):
-        for px in range(min(stride, width)):
-            pairs = [
-                (y, x) for y in range(ky) for x in range(kx)
-                if (py + padding - y) % stride == 0 and (px + padding - x) % stride == 0
-            ]  # fmt: skip
-            if not pairs:
-                continue
-            where = [((py + padding - y) // stride + margin, (px + padding - x) // stride + margin) for y, x in pairs]
-            part = torch.stack([codes[:, y, x] for y, x in pairs], 1).permute(2, 1, 0).contiguous()
-            shape = (-(-(height - py) // stride), -(-(width - px) // stride))
-            made[:, py::stride, px::stride] = convolve(around, pack(part), where, 1, *shape)
-    return made
-
-
-def _weight_gradient(g: Tensor, a: Tensor, geometry: Geometry) -> Tensor:
-    """Sums over positions, four neighbours of a row at a time: a product for each tap."""
-    images, inputs, _, _, outputs, ky, kx, stride, _, rows, columns = geometry
-    fours = -(-columns // 4)
-    left = framed(g, (images, rows, columns), (0, 0), (0, 4 * fours - columns))
-    left = left.view(images * rows, fours, 4, -1).transpose(2, 3).contiguous()  # (row, four, output, 4)
-    n, m, lines = a.shape[3], left.shape[2], a.shape[1]
-    made = torch.empty(outputs, ky, kx, inputs, dtype=torch.int32)
-    at_left = torch.arange(images * rows) * (fours * m * 4)
-    image, row = (t.flatten() for t in torch.meshgrid(torch.arange(images), torch.arange(rows), indexing="ij"))
-    for x in range(kx):
-        line = a[:, :, x : x + stride * (columns - 1) + 1 : stride]
-        line = nn.functional.pad(line, (0, 0, 0, 4 * fours - columns), value=OFFSET)
-        sums = (line.int() - OFFSET).sum(2)  # (image, line, input)
-        right = (line.reshape(images, lines, fours, 4, n).transpose(3, 4) ^ OFFSET).contiguous()
-        for y in range(ky):
-            used = slice(y, y + stride * (rows - 1) + 1, stride)
-            corrections = torch.zeros(-(-n // _gemm.COLUMNS) * _gemm.COLUMNS, dtype=torch.int32)
-            corrections[:n] = -OFFSET * sums[:, used].sum((0, 1))
-            at_right = (image * lines + y + stride * row) * (fours * n * 4)
-            c = torch.empty(m, n, dtype=torch.int32)
-            _gemm.multiply_stretches(left, right, corrections, at_left, at_right, fours, c)
-            made[:, y, x] = c[:outputs, :inputs]
-    return made.permute(0, 3, 1, 2)
+        *saved, seed = ctx.saved_tensors
+        c, wanted = ctx.config, list(ctx.needs_input_grad[:2])
+        dx, dw = gradients(
+            dy, *saved, ctx.sides, c.bits_a, c.bits_g, c.groups, c.scheme, seed, *ctx.geometry, wanted
+        )  # fmt: skip
+        return dx if wanted[0] else None, dw if wanted[1] else None, None, None
 
 
 class Conv2d(nn.Conv2d):
@@ -159,10 +172,9 @@ class Conv2d(nn.Conv2d):
     def check(self) -> None:
         """Raises ValueError for what the kernels do not do."""
         plain = self.padding_mode == "zeros" and not isinstance(self.padding, str) and self.dilation == (1, 1)
-        if not plain or self.groups != 1 or len(set(self.stride)) > 1 or len(set(self.padding)) > 1:
+        if not plain or len(set(self.stride)) > 1 or len(set(self.padding)) > 1:
             raise ValueError(f"no integer kernel for {self}")
 
     def forward(self, x: Tensor) -> Tensor:
-        seed = int(torch.randint(1 << 31, ()).item()) if torch.is_grad_enabled() else 0
-        y = _Conv2d.apply(x, self.weight, self.stride[0], self.padding[0], self.config, seed)
-        return y if self.bias is None else y + self.bias[:, None, None]
+        y = _Conv2d.apply(x, self.weight, Geometry(self.stride[0], self.padding[0], self.groups), self.config)
+        return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]

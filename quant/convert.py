@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from quant.activation import ReLU
 from quant.config import ShiftQuantConfig
 from quant.conv import Conv2d
 from quant.linear import Linear
@@ -18,10 +19,10 @@ NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm2d: L1BatchNorm2d, 
 def _converted(name: str, module: nn.Module, config: ShiftQuantConfig) -> nn.Module | None:
     """The low-bit twin, which takes over parameters and buffers; None for what stays as it is."""
     kind = type(module)
-    norms = NORMS if config.norm == "l1" else {}
-    if name in config.skip or kind not in KINDS | norms:
+    others = {nn.ReLU: ReLU} | (NORMS if config.norm == "l1" else {})
+    if name in config.skip or kind not in KINDS | others:
         return None
-    made: Any = object.__new__((KINDS | norms)[kind])
+    made: Any = object.__new__((KINDS | others)[kind])
     made.__dict__.update(module.__dict__)
     if kind in KINDS:
         made.config = config

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cpp_ext import _gemm
-from quant.quantizers import largest_code, peak
+from quant.quantizers import NonFinite, code_range, largest_code
 from quant.shift import exponents, scales
 
 OFFSET = 128  # code 0 as a byte of the left side
@@ -108,22 +108,123 @@ class Left(NamedTuple):
     exponents: Tensor
 
 
+def reals(x: Tensor) -> Tensor:
+    """As kernels take real numbers: contiguous, bfloat16 as uint16, and what is neither that nor float32 as float32."""
+    if x.dtype is torch.bfloat16:
+        return x.contiguous().view(torch.uint16)
+    return x.contiguous().float()
+
+
+def native(x: Tensor) -> Tensor:
+    """x as it is where kernels can read it: dense in some order of dimensions, float32 or bfloat16. Else a copy."""
+    if x.dtype not in (torch.float32, torch.bfloat16):
+        x = x.float()
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    return x if dense else x.contiguous()
+
+
+def ranges(x: Tensor) -> tuple[Tensor, bool]:
+    """The largest |x| of each channel of x (n, c), as of reals, and whether anything is negative. Raises NonFinite."""
+    bits = torch.zeros(x.shape[1], dtype=torch.int32)
+    if x.numel():
+        _gemm.ranges(torch.get_num_threads(), x, bits.view(torch.uint32))
+    found = (bits & 0x7FFFFFFF).view(torch.float32)
+    if not bool(torch.isfinite(found).all()):
+        raise NonFinite("a tensor to be quantized holds NaN or infinity")
+    return found, bool((bits < 0).any())
+
+
+def check_groups(bits: int, groups: int) -> int:
+    """The largest code. Raises ValueError where shifted codes do not fit a byte."""
+    q = largest_code(bits)
+    if q << (groups - 1) > 127:
+        raise ValueError(f"{bits}-bit codes of {groups} groups do not fit a byte once shifted")
+    return q
+
+
+def quantize_rows(x: Tensor, inverse: Tensor, shifts: Tensor, lowest: int, largest: int, seed: int | None) -> Tensor:
+    """x (n, c) as of reals -> bytes of the left side."""
+    made = torch.empty(x.shape[0], _round_up(x.shape[1], PAD), dtype=torch.uint8)
+    if made.numel():
+        _gemm.rows(torch.get_num_threads(), x, inverse, shifts, lowest, largest, seed, made)
+    return made
+
+
 def shift_quantize(x: Tensor, bits: int, groups: int, seed: int | None = None) -> Left:
-    """ShiftQuant of the columns of x (n, c), float32, shifted and ready to multiply: quant.channel in two passes.
+    """ShiftQuant of the columns of x (n, c), shifted and ready to multiply: quant.channel in two passes.
 
     With a seed by chance. Raises NonFinite, and ValueError where shifted codes do not fit a byte.
     """
-    x = x.contiguous()
-    n, c = x.shape
-    q, threads = largest_code(bits), torch.get_num_threads()
-    if q << (groups - 1) > 127:
-        raise ValueError(f"{bits}-bit codes of {groups} groups do not fit a byte once shifted")
-    ranges = torch.empty(c)
-    _gemm.ranges(threads, x, ranges.view(torch.uint32))
-    largest = peak(ranges)
-    e = exponents(ranges, largest, groups)
-    inverse, scale = scales(largest, e, bits)
-    made = torch.empty(n, _round_up(c, PAD), dtype=torch.uint8)
-    if c:
-        _gemm.rows(threads, x, inverse, (groups - 1 - e).to(torch.uint8), q, seed, made)
-    return Left(made, scale * 2.0 ** -(groups - 1), e)
+    q = check_groups(bits, groups)
+    x = reals(x)
+    r, _ = ranges(x)
+    largest = r.amax() if len(r) else torch.tensor(0.0)
+    e = exponents(r, largest, groups)
+    inverse, scale = scales(largest, e, q)
+    made = quantize_rows(x, inverse, (groups - 1 - e).to(torch.uint8), -q, q, seed)
+    return Left(made, scale.view(1) * 2.0 ** -(groups - 1), e)
+
+
+def shift_multiply(x: Tensor, b: Packed, bits: int, groups: int, seed: int | None = None) -> tuple[Tensor, Tensor]:
+    """shift_quantize and multiply, a few rows at a time: int32 (n, b.n), and the scale of the sums but for b's."""
+    q = check_groups(bits, groups)
+    x = reals(x)
+    r, _ = ranges(x)
+    largest = r.amax()
+    e = exponents(r, largest, groups)
+    inverse, scale = scales(largest, e, q)
+    c = torch.empty(x.shape[0], b.n, dtype=torch.int32)
+    _gemm.quantize_multiply(
+        torch.get_num_threads(), x, inverse, (groups - 1 - e).to(torch.uint8), -q, q, seed, b.panels, b.corrections, c
+    )
+    return c, scale.view(1) * 2.0 ** -(groups - 1)
+
+
+def quantize_activations(x: Tensor, bits: int) -> tuple[Left, int]:
+    """quant.activations of x (n, c), ready to multiply; and the least code."""
+    x = reals(x)
+    r, signed = ranges(x)
+    lowest, largest = code_range(bits, signed)
+    e = torch.zeros(len(r), dtype=torch.int64)
+    inverse, scale = scales(r.amax() if len(r) else torch.tensor(0.0), e, largest)
+    return Left(quantize_rows(x, inverse, e.to(torch.uint8), lowest, largest, None), scale.view(1), e), lowest
+
+
+def quantize_weights(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Codes int8 of any shape, to the nearest, and their one scale: quant.per_tensor."""
+    w = w.detach().contiguous().float()
+    r, _ = ranges(w.view(len(w), -1))
+    q = largest_code(bits)
+    inverse, scale = scales(r.amax(), torch.zeros(len(r), dtype=torch.int64), q)
+    made = torch.empty(w.shape, dtype=torch.uint8)
+    none = torch.zeros(len(r), dtype=torch.uint8)
+    _gemm.rows(torch.get_num_threads(), w.view(len(w), -1), inverse, none, -q, q, None, made.view(len(w), -1))
+    return (made ^ OFFSET).view(torch.int8), scale.view(1)
+
+
+def scaled(sums: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """int32 sums times one scale, float32 or bfloat16."""
+    made = torch.empty(sums.shape, dtype=torch.bfloat16 if dtype is torch.bfloat16 else torch.float32)
+    _gemm.scaled(sums, float(scale), reals(made) if dtype is torch.bfloat16 else made)
+    return made.to(dtype)
+
+
+def saved_bits(bits: int) -> int:
+    """That codes are packed to while they wait for the way back."""
+    return 4 if bits <= 4 else 6 if bits <= 6 else 8
+
+
+def pack_codes(codes: Tensor, bits: int, lowest: int) -> Tensor:
+    """Bytes (n, PAD's multiple), codes from `lowest` on -> their bits side by side."""
+    kept = saved_bits(bits)
+    made = torch.empty(codes.numel() * kept // 8, dtype=torch.uint8)
+    _gemm.pack_codes(kept, lowest, codes, made)
+    return made
+
+
+def unpack_codes(packed: Tensor, bits: int, lowest: int, n: int) -> Tensor:
+    """The bytes of n rows again."""
+    kept = saved_bits(bits)
+    made = torch.empty(n, packed.numel() * 8 // kept // max(n, 1), dtype=torch.uint8)
+    _gemm.unpack_codes(kept, lowest, packed, made)
+    return made

@@ -13,32 +13,49 @@ from torch import Tensor, nn
 
 from quant import gemm
 from quant.config import ShiftQuantConfig
-from quant.shift import per_tensor
+from quant.shift import two_sided
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, config: ShiftQuantConfig, seed: int) -> Tensor:
-        rows = gemm.shift_quantize(x.flatten(0, -2), config.bits_a, 1)
-        weights = per_tensor(w.detach(), config.bits_w)
-        scale = rows.scale * weights.scale
-        ctx.save_for_backward(rows.bytes, rows.scale, weights.codes, weights.scale)
-        ctx.config, ctx.seed = config, seed
-        return (gemm.multiply(rows.bytes, gemm.pack(weights.codes)) * scale).view(*x.shape[:-1], -1)
+    def forward(ctx: Any, x: Tensor, w: Tensor, config: ShiftQuantConfig) -> Tensor:
+        rows, lowest = gemm.quantize_activations(x.flatten(0, -2), config.bits_a)
+        codes, scale_w = gemm.quantize_weights(w, config.bits_w)
+        seed = torch.randint(1 << 31, ()) if config.rounding == "stochastic" else None
+        saved = gemm.pack_codes(rows.bytes, config.bits_a, lowest)
+        ctx.save_for_backward(saved, rows.scale, codes, scale_w, seed)
+        ctx.config, ctx.lowest = config, lowest
+        sums = gemm.multiply(rows.bytes, gemm.pack(codes))
+        return gemm.scaled(sums, rows.scale * scale_w, x.dtype).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale_x, w, scale_w = ctx.saved_tensors
+        saved, scale_x, w, scale_w, seed = ctx.saved_tensors
         outputs, inputs = w.shape
-        g = gemm.shift_quantize(dy.flatten(0, -2), ctx.config.bits_g, ctx.config.groups, ctx.seed)
+        c, g = ctx.config, dy.flatten(0, -2)
+        chance = None if seed is None else int(seed)
+        if c.scheme == "two_sided":
+            # One scale for each row of the first product, for each column of the second.
+            of_rows, of_columns = (two_sided(g.float(), c.bits_g, c.groups, chance, dim) for dim in (1, 0))
+            power = 2.0 ** (1 - c.groups)
+            for_dx, scale_g = gemm.to_bytes(of_rows.shifted()), of_rows.scale * power
+            for_dw, scale_dw = gemm.to_bytes(of_columns.shifted()), of_columns.scale.t() * power
+        else:
+            made = gemm.shift_quantize(g, c.bits_g, c.groups, chance)
+            for_dx, for_dw, scale_g, scale_dw = made.bytes, made.bytes, made.scale, made.scale
         dx = dw = None
         if ctx.needs_input_grad[0]:
-            # Rows of g are shifted along the output channels, over which this product sums.
-            dx = gemm.multiply(g.bytes, gemm.pack(w.t().contiguous())) * (g.scale * scale_w)
+            # Rows are shifted along the output channels, over which this product sums.
+            sums = gemm.multiply(for_dx, gemm.pack(w.t().contiguous()))
+            if scale_g.numel() == 1:
+                dx = gemm.scaled(sums, scale_g * scale_w, dy.dtype)
+            else:
+                dx = (sums * (scale_g * scale_w)).to(dy.dtype)
             dx = dx.view(*dy.shape[:-1], inputs)
         if ctx.needs_input_grad[1]:
-            dw = gemm.interleaved(g.bytes, x)[:outputs, :inputs] * (g.scale * scale_x)
-        return dx, dw, None, None
+            x = gemm.unpack_codes(saved, c.bits_a, ctx.lowest, len(g))
+            dw = gemm.interleaved(for_dw, x)[:outputs, :inputs] * (scale_dw * scale_x)
+        return dx, dw, None
 
 
 class Linear(nn.Linear):
@@ -52,6 +69,5 @@ class Linear(nn.Linear):
         """All of them can be done."""
 
     def forward(self, x: Tensor) -> Tensor:
-        seed = int(torch.randint(1 << 31, ()).item()) if torch.is_grad_enabled() else 0
-        y = _Linear.apply(x, self.weight, self.config, seed)
-        return y if self.bias is None else y + self.bias
+        y = _Linear.apply(x, self.weight, self.config)
+        return y if self.bias is None else y + self.bias.to(y.dtype)

@@ -1,15 +1,21 @@
-"""L1 normalization in floating point: deviations are measured by their mean size, not its square (Wu et al. 2018).
+"""L1 normalization: deviations are measured by their mean size, not its square (Wu et al. 2018); in integers, by
+cpp_ext's kernels, and the same in floating point.
 
 K times the mean absolute deviation is the standard deviation of Gaussian data, so that learning rates and initial
-weights carry over (our default; the paper's constant is not known to us).
+weights carry over (our default; the paper's constant and widths are not known to us).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from cpp_ext import _gemm
+from quant import gemm
+from quant.quantizers import NonFinite
 
 K = math.sqrt(math.pi / 2)
 
@@ -22,19 +28,62 @@ def l1_normalize(x: Tensor, dims: tuple[int, ...], eps: float) -> tuple[Tensor, 
     return centred / (scale + eps), mean, scale
 
 
+class _BatchNorm(torch.autograd.Function):
+    """In integers: x (rows, channels) -> z, mean, scale."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        x = gemm.native(x)
+        rows, channels = x.shape
+        z, mean, scale = torch.empty_like(x), torch.empty(channels), torch.empty(channels)
+        kept = torch.empty(_gemm.kept_bytes(rows, channels), dtype=torch.uint8)
+        statistics = torch.empty(channels, 4, dtype=torch.float64)
+        parameters = gamma.detach().float().contiguous(), beta.detach().float().contiguous()
+        if not _gemm.normalize(
+            torch.get_num_threads(), gemm.reals(x), *parameters, eps, gemm.reals(z), kept, statistics, mean, scale
+        ):
+            raise NonFinite("a tensor to be normalized holds NaN or infinity")
+        ctx.save_for_backward(kept, statistics, parameters[0])
+        ctx.mark_non_differentiable(mean, scale)
+        return z, mean, scale
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        kept, statistics, gamma = ctx.saved_tensors
+        dz = gemm.native(dz)
+        dx, dgamma, dbeta = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
+        if not _gemm.normalize_backward(
+            torch.get_num_threads(), gemm.reals(dz), gamma, kept, statistics, gemm.reals(dx), dgamma, dbeta
+        ):
+            raise NonFinite("a gradient of a normalization holds NaN or infinity")
+        return dx, dgamma, dbeta, None
+
+
 class L1BatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d by mean absolute deviations. running_var holds the square of the running scale, which for Gaussian
-    data is the variance: state dicts of nn.BatchNorm2d load, and the other way round."""
+    """nn.BatchNorm2d by mean absolute deviations, in integers. running_var holds the square of the running scale, which
+    for Gaussian data is the variance: state dicts of nn.BatchNorm2d load, and the other way round.
+
+    Raises NonFinite, and ValueError for a batch without numbers.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        one = torch.ones(x.shape[1]) if self.weight is None else self.weight
+        zero = torch.zeros(x.shape[1]) if self.bias is None else self.bias
         if self.training or not self.track_running_stats:
-            y, mean, scale = l1_normalize(x, (0, 2, 3), self.eps)
+            if x.dim() != 4 or x.numel() == 0:
+                raise ValueError(f"batch normalization of {tuple(x.shape)}: pictures are needed")
+            last = x.permute(0, 2, 3, 1)
+            z, mean, scale = _BatchNorm.apply(last.reshape(-1, x.shape[1]), one, zero, self.eps)
             if self.track_running_stats:
-                self._follow(mean.detach().flatten(), scale.detach().flatten())
-        else:
-            mean, scale = (t[:, None, None] for t in (self.running_mean, self.running_var.sqrt()))
-            y = (x - mean) / (scale + self.eps)
-        return y * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else y
+                self._follow(mean, scale)
+            return z.view(last.shape).permute(0, 3, 1, 2)
+        slope, offset = self.affine_of_running(one, zero)
+        return (x * slope[:, None, None] + offset[:, None, None]).to(x.dtype)
+
+    def affine_of_running(self, one: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
+        """What inference multiplies by and adds."""
+        slope = one / (self.running_var.sqrt() + self.eps)
+        return slope, zero - self.running_mean * slope
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, scale: Tensor) -> None:

@@ -22,25 +22,34 @@ def largest_code(bits: int) -> int:
     return (1 << (bits - 1)) - 1
 
 
+def code_range(bits: int, signed: bool) -> tuple[int, int]:
+    """The least and the largest code of activations: -7..7 or 0..15 for 4 bits; 8 bits are always signed."""
+    q = largest_code(bits)
+    return (-q, q) if signed or bits == 8 else (0, 2 * q + 1)
+
+
 def random_bits(shape: torch.Size | tuple[int, ...], seed: int, device: torch.device | str = "cpu") -> Tensor:
     """The counter generator: RANDOM_BITS random bits for each element, a hash of its place and of the seed, int64.
 
-    Two elements share a 32-bit hash (the "lowbias32" finalizer): element i has the bits from 16 (i mod 2) on of
-    hash(i / 2).
+    Two elements share a 32-bit hash (the "lowbias32" finalizer): of each 32 elements the first 16 have the lower halves
+    of 16 hashes, the others the upper ones.
     """
     n = int(torch.Size(shape).numel())
     mask = 0xFFFFFFFF
-    x = (torch.arange((n + 1) // 2, dtype=torch.int64, device=device) * 0x9E3779B1 + seed) & mask
+    x = (torch.arange(-(-n // 32) * 16, dtype=torch.int64, device=device) * 0x9E3779B1 + seed) & mask
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, None)):
         x = x ^ (x >> shift)
         if factor:
             x = (x * factor) & mask
-    return torch.stack((x & 0xFFFF, x >> 16), 1).reshape(-1)[:n].reshape(shape)
+    x = x.view(-1, 16)
+    return torch.cat((x & 0xFFFF, x >> 16), 1).flatten()[:n].reshape(shape)
 
 
 def peak(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
     """max |x| over all dimensions or some, which stay as ones. Raises NonFinite."""
-    if x.numel() == 0:
+    if dims == ():
+        found = x.abs()
+    elif x.numel() == 0:
         shape = [1 if dims is None or d in dims else s for d, s in enumerate(x.shape)]
         found = x.new_zeros(shape)
     else:
@@ -50,10 +59,9 @@ def peak(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
     return found
 
 
-def nearest(x: Tensor, inverse: Tensor, bits: int) -> Tensor:
+def nearest(x: Tensor, inverse: Tensor, lowest: int, largest: int) -> Tensor:
     """x * inverse, an inverse scale that broadcasts, to the nearest code, ties to even; int8."""
-    q = largest_code(bits)
-    return (x * inverse).round().clamp(-q, q).to(torch.int8)
+    return (x * inverse).round().clamp(lowest, largest).to(torch.int8)
 
 
 def stochastic(x: Tensor, inverse: Tensor, bits: int, seed: int) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quant.quantizers import largest_code, nearest, peak, stochastic
+from quant.quantizers import code_range, largest_code, nearest, peak, stochastic
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,18 @@ def exponents(ranges: Tensor, largest: Tensor, groups: int) -> Tensor:
     return torch.where(ranges > 0, found, groups - 1).clamp(0, groups - 1)
 
 
-def scales(scope: Tensor, e: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """What values are multiplied by to become codes, and the scale of a code, of range scope * 2^-e; 1 for range 0."""
-    q = largest_code(bits)
+def scales(scope: Tensor, e: Tensor, q: int) -> tuple[Tensor, Tensor]:
+    """What values are multiplied by to become codes of at most q, and the scale of a code, of range scope * 2^-e; 1 for
+    range 0."""
     positive = torch.where(scope > 0, scope, 1.0)
     inverse = torch.where(scope > 0, q / positive, 1.0) * torch.exp2(e.float())
     return inverse, torch.where(scope > 0, positive / q, 1.0)
 
 
 def _codes(x: Tensor, scope: Tensor, e: Tensor, bits: int, groups: int, seed: int | None) -> Codes:
-    inverse, scale = scales(scope, e, bits)
-    codes = nearest(x, inverse, bits) if seed is None else stochastic(x, inverse, bits, seed)
+    inverse, scale = scales(scope, e, largest_code(bits))
+    q = largest_code(bits)
+    codes = nearest(x, inverse, -q, q) if seed is None else stochastic(x, inverse, bits, seed)
     return Codes(codes, scale, e, bits, groups)
 
 
@@ -69,6 +70,14 @@ def per_tensor(x: Tensor, bits: int, seed: int | None = None) -> Codes:
     """One scale. With a seed rounding is by chance, without to the nearest. Raises NonFinite, as all of these."""
     scope = peak(x)
     return _codes(x, scope, torch.zeros_like(scope, dtype=torch.int64), bits, 1, seed)
+
+
+def activations(x: Tensor, bits: int) -> Codes:
+    """One scale, to the nearest; where nothing is negative, as after ReLU, codes are 0..2^bits-1 (bits below 8)."""
+    lowest, largest = code_range(bits, bool((x < 0).any()))
+    scope = peak(x)
+    inverse, scale = scales(scope, torch.zeros_like(scope, dtype=torch.int64), largest)
+    return Codes(nearest(x, inverse, lowest, largest), scale, torch.zeros_like(scope, dtype=torch.int64), bits, 1)
 
 
 def per_sample(x: Tensor, bits: int, seed: int | None = None) -> Codes:
@@ -85,12 +94,26 @@ def channel(x: Tensor, bits: int, groups: int, seed: int | None = None, dim: int
 
 
 def two_sided(x: Tensor, bits: int, groups: int, seed: int | None = None, dim: int = 1) -> Codes:
-    """A scale of its own for each index of the other dimension of x, exact, and ShiftQuant along this one.
+    """x (samples, ..., channels): for each sample a scale of its own, exact, and ShiftQuant along the channels; with
+    dim=0 the other way round.
 
-    Ours: rows are first brought to range 1, so that channels are told apart by what is left. (Not in the paper as far
-    as we know; in a classifier samples differ more than channels.)
+    Ours: what has exact scales is first brought to range 1, so that the rest is told apart by what is left. (Not in the
+    paper as far as we know; in a classifier samples differ more than channels.)
     """
-    rows = peak(x, (dim,))
-    scaled = x / torch.where(rows > 0, rows, 1.0)
-    found = channel(scaled, bits, groups, seed, dim)
-    return Codes(found.codes, found.scale * rows, found.exponents, bits, groups)
+    ranges = peak(x, tuple(range(1, x.dim() - 1))) if x.dim() > 2 else peak(x, ())
+    exact, e, inverse, scale = two_sided_scales(ranges, bits, groups, 0 if dim == 0 else x.dim() - 1)
+    q = largest_code(bits)
+    codes = nearest(x, inverse, -q, q) if seed is None else stochastic(x, inverse, bits, seed)
+    return Codes(codes, scale * exact, e, bits, groups)
+
+
+def two_sided_scales(ranges: Tensor, bits: int, groups: int, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """From the range of each sample and channel: the exact factors, the exponents along `dim`, what values are
+    multiplied by, and the scale of all."""
+    exact = ranges.amax(dim, keepdim=True)
+    exact = torch.where(exact > 0, exact, 1.0)
+    left = (ranges / exact).amax(tuple(d for d in range(ranges.dim()) if d != dim), keepdim=True)
+    largest = left.amax()
+    e = exponents(left, largest, groups)
+    inverse, scale = scales(largest, e, largest_code(bits))
+    return exact, e, inverse / exact, scale

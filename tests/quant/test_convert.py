@@ -53,7 +53,7 @@ def test_a_converted_model_trains() -> None:
 
 
 def test_what_cannot_be_converted_is_named_and_nothing_changes() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Conv2d(4, 4, 3, groups=2))
+    model = nn.Sequential(nn.Linear(4, 4), nn.Conv2d(4, 4, 3, dilation=2))
     with pytest.raises(ValueError, match=r"^1: no integer kernel for Conv2d.*name it in skip"):
         quant.quantize_(model, quant.ShiftQuantConfig())
     assert type(model[0]) is nn.Linear

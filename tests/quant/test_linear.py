@@ -32,7 +32,7 @@ def test_all_three_products_are_those_of_the_codes(rows: int, inputs: int, outpu
     def exact(made: quant.Codes) -> Tensor:
         return made.codes.double() * made.scale.double() * torch.exp2(-made.exponents.double())
 
-    xs, ws = exact(quant.per_tensor(x.detach(), 4)), exact(quant.per_tensor(layer.weight.detach(), 4))
+    xs, ws = exact(quant.activations(x.detach(), 4)), exact(quant.per_tensor(layer.weight.detach(), 4))
     gs = exact(quant.channel(dy, 4, 4, seed))
     for found, expected in (
         (y.detach(), xs @ ws.T + layer.bias.double()), (x.grad, gs @ ws), (layer.weight.grad, gs.T @ xs),
@@ -92,7 +92,7 @@ def test_configs_carry_a_version_and_refuse_what_cannot_be() -> None:
     for made, message in (
         ({"version": 7}, "version 0, this one 7"), ({"version": 0, "colour": 1}, "not a config"),
         ({"version": 0, "bits_g": 6}, "do not fit a byte"), ({"version": 0, "bits_w": 1}, "2 to 8 bits"),
-        ({"version": 0, "norm": "l3"}, "norm one of l1, keep"),
+        ({"version": 0, "norm": "l3"}, "norm is one of l1, keep"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             ShiftQuantConfig.from_dict(made)

@@ -77,10 +77,11 @@ def test_chance_is_a_function_of_place_and_seed() -> None:
     for a, b in ((pairs[:, 0], pairs[:, 1]), (many[:-2], many[2:])):
         assert abs(float(torch.corrcoef(torch.stack((a, b)))[0, 1])) < 0.01
     # The bits themselves, so that kernels elsewhere can be held against them.
-    assert quant.random_bits((6,), 1).tolist() == GOLDEN
+    bits = quant.random_bits((34,), 1).tolist()
+    assert [*bits[:6], *bits[16:18], *bits[32:]] == GOLDEN
 
 
-GOLDEN = [37056, 26761, 34517, 11332, 27989, 19800]
+GOLDEN = [37056, 34517, 27989, 62264, 17366, 56802, 26761, 11332, 41140, 5991]  # places 0 to 5, 16, 17, 32, 33
 
 
 def test_rounding_by_chance_keeps_the_mean_and_its_variance_is_bounded() -> None:
@@ -142,6 +143,6 @@ def test_a_product_of_codes_is_the_product_of_their_values() -> None:
     )
     assert torch.equal(g.shifted().long() @ w.codes.long(), product)
     found = product.double() * (g.scale * w.scale).double() * 2.0**-3
-    assert torch.allclose(found, g.values().double() @ w.values().double(), rtol=1e-6, atol=1e-9)
+    assert torch.allclose(found, g.values().double() @ w.values().double(), rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match="6-bit codes of 4 groups"):
         quant.channel(spread(2, 2), 6, 4).shifted()

@@ -1,0 +1,205 @@
+#include "norm.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "cpu.hpp"
+#include "threads.hpp"
+
+namespace narrowbit {
+
+namespace generic {
+extern const Norm kNorm;
+}
+#ifdef NARROWBIT_X86
+namespace avx2 {
+extern const Norm kNorm;
+}
+namespace avx512 {
+extern const Norm kNorm;
+}
+#endif
+
+const Norm& norm() {
+    switch (isa()) {
+#ifdef NARROWBIT_X86
+        case Isa::avx512: return avx512::kNorm;
+        case Isa::avx2: return avx2::kNorm;
+#endif
+        default: return generic::kNorm;
+    }
+}
+
+namespace {
+
+constexpr double kGaussian = 1.2533141373155001;  // sqrt(pi / 2): standard deviation by mean deviation
+
+// Rows of few channels, so many to a line of up to kLine numbers.
+size_t rows_of_line(size_t channels) { return channels < kLine ? kLine / std::max<size_t>(channels, 1) : 1; }
+
+// Parameters of each channel, as many times as a line has rows.
+template <typename T>
+std::vector<T> repeated(const std::vector<T>& of_channel) {
+    const size_t times = rows_of_line(of_channel.size());
+    std::vector<T> made;
+    for (size_t i = 0; i < times; ++i) made.insert(made.end(), of_channel.begin(), of_channel.end());
+    return made;
+}
+
+template <typename T>
+void fold(const std::vector<T>& of_place, std::vector<T>& to, const T& (*join)(const T&, const T&) = nullptr) {
+    for (size_t i = 0; i < of_place.size(); ++i) {
+        T& into = to[i % to.size()];
+        into = join ? join(into, of_place[i]) : into + of_place[i];
+    }
+}
+
+// pass(first row, lines, length) over all rows, in lines; the last may be shorter. On several threads.
+template <typename Pass>
+void lines(int threads, size_t rows, size_t channels, Pass pass) {
+    const size_t together = rows_of_line(channels), whole = rows / together;
+    deal(threads, whole, 1, rows * channels, [&](size_t first, size_t last) {
+        if (last > first) pass(first * together, last - first, together * channels);
+    });
+    if (rows % together) pass(whole * together, 1, rows % together * channels);
+}
+
+size_t kept_before(size_t row, size_t channels) {
+    return row / rows_of_line(channels) * kept_line(rows_of_line(channels) * channels);
+}
+
+const void* at(Reals x, size_t element) { return static_cast<uint8_t*>(x.data) + element * size_of(x.type); }
+void* to(Reals x, size_t element) { return static_cast<uint8_t*>(x.data) + element * size_of(x.type); }
+
+// 2^k for codes of so many bits, from the largest size, as the bits of a float.
+std::vector<float> powers(const std::vector<uint32_t>& ranges, int bits) {
+    std::vector<float> made;
+    for (const uint32_t r : ranges) {
+        const int exponent = int(r >> 23 & 255) - 126;  // of a significand in 1/2 .. 1
+        made.push_back((r & 0x7FFFFFFFu) ? std::ldexp(1.0f, std::clamp(bits - exponent, -126, 126)) : 1.0f);
+    }
+    return made;
+}
+
+bool finite(const std::vector<uint32_t>& ranges) {
+    return std::all_of(ranges.begin(), ranges.end(), [](uint32_t r) { return (r & 0x7FFFFFFFu) < 0x7F800000u; });
+}
+
+int32_t nearest(double v) { return int32_t(std::nearbyint(std::clamp(v, -2147483000.0, 2147483000.0))); }
+
+}  // namespace
+
+size_t kept_bytes(size_t rows, size_t channels) {
+    const size_t together = rows_of_line(channels);
+    return kept_before(rows, channels) + kept_line(rows % together * channels);
+}
+
+bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* gamma, const float* beta, double eps,
+               Reals z, uint8_t* kept, ChannelStatistics* statistics, float* mean, float* scale) {
+    const Norm& n = norm();
+    std::vector<uint32_t> range(channels);
+    ranges(quantize(), threads, x.type, rows, channels, x.data, range.data());
+    if (!finite(range)) return false;
+    const std::vector<float> power = powers(range, kCodeBits), powers_of_line = repeated(power);
+
+    std::vector<int64_t> sum(channels), deviation(channels), negative(channels);
+    lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
+        std::vector<int64_t> own(length);
+        n.sums(x.type, count, length, at(x, row * channels), powers_of_line.data(), own.data());
+#pragma omp critical
+        fold(own, sum);
+    });
+    std::vector<int32_t> mu, peak(channels);
+    const auto m = int64_t(rows);
+    for (const int64_t s : sum) {  // to the nearest, halves up
+        const int64_t twice = 2 * s + m;
+        mu.push_back(int32_t(twice >= 0 ? twice / (2 * m) : -((-twice + 2 * m - 1) / (2 * m))));
+    }
+    const std::vector<int32_t> mus = repeated(mu);
+    lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
+        std::vector<int64_t> sums(length), negatives(length);
+        std::vector<int32_t> largest(length);
+        n.deviations(x.type, count, length, at(x, row * channels), powers_of_line.data(), mus.data(), sums.data(),
+                     negatives.data(), largest.data());
+#pragma omp critical
+        {
+            fold(sums, deviation), fold(negatives, negative);
+            fold(largest, peak, std::max<int32_t>);
+        }
+    });
+
+    double most = 0;
+    std::vector<double> inverse;
+    std::vector<float> step;
+    for (size_t c = 0; c < channels; ++c) {
+        const double unit = double(power[c]), size = kGaussian * (double(deviation[c]) / double(m));
+        inverse.push_back(size + eps * unit > 0 ? 1 / (size + eps * unit) : 0);
+        mean[c] = float(mu[c] / unit), scale[c] = float(size / unit);
+        // 8 levels up to the largest |d|, which times an integer of 7 bits is exact in float32.
+        const int down = std::ilogb(double(peak[c]) + 1) + 4;
+        const auto seven = int32_t(std::ldexp(8.0, down) / (double(peak[c]) + 1));
+        step.push_back(std::ldexp(float(seven), -down));
+        if (statistics)
+            statistics[c] = {inverse[c], inverse[c] * unit, 0.5 / double(step[c]),
+                             1 - 2 * double(negative[c]) / double(m)};
+        most = std::max(most, std::fabs(double(gamma[c])) * peak[c] * inverse[c] + std::fabs(double(beta[c])));
+    }
+    // Codes of z below 2^14.
+    const int bits = most > 0 ? std::clamp(14 - (std::ilogb(most) + 1), -126, 126) : 0;
+    std::vector<int32_t> factor, half, shift, offset;
+    for (size_t c = 0; c < channels; ++c) {
+        const double slope = std::ldexp(double(gamma[c]) * inverse[c], bits);
+        const int up = slope != 0 ? std::clamp(13 - std::ilogb(slope), 0, 30) : 0;
+        factor.push_back(std::clamp(nearest(std::ldexp(slope, up)), -16384, 16384)), shift.push_back(up);
+        half.push_back((1 << up) >> 1), offset.push_back(nearest(std::ldexp(double(beta[c]), bits)));
+    }
+    const auto factors = repeated(factor), halves = repeated(half), shifts = repeated(shift),
+               offsets = repeated(offset);
+    const auto steps = repeated(step);
+    const Norm::Affine how = {powers_of_line.data(), steps.data(),  mus.data(),     factors.data(),
+                              halves.data(),         shifts.data(), offsets.data(), std::ldexp(1.0f, -bits)};
+    lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
+        n.apply(x.type, count, length, at(x, row * channels), how, to(z, row * channels),
+                kept ? kept + kept_before(row, channels) : nullptr);
+    });
+    return true;
+}
+
+bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, const float* gamma, const uint8_t* kept,
+                        const ChannelStatistics* statistics, Reals dx, float* dgamma, float* dbeta) {
+    const Norm& n = norm();
+    std::vector<uint32_t> range(channels);
+    ranges(quantize(), threads, dz.type, rows, channels, dz.data, range.data());
+    if (!finite(range)) return false;
+    const std::vector<float> power = powers(range, kGradientBits), powers_of_line = repeated(power);
+    std::vector<int64_t> sum(channels), product(channels);
+    lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
+        std::vector<int64_t> sums(length), products(length);
+        n.gradient_sums(dz.type, count, length, at(dz, row * channels), powers_of_line.data(),
+                        kept + kept_before(row, channels), sums.data(), products.data());
+#pragma omp critical
+        fold(sums, sum), fold(products, product);
+    });
+    std::vector<int32_t> mean, slope;
+    std::vector<float> factor;
+    for (size_t c = 0; c < channels; ++c) {
+        const ChannelStatistics& s = statistics[c];
+        const double along = double(product[c]) * s.level * s.inverse;  // the sum of g * y
+        dgamma[c] = float(along / double(power[c])), dbeta[c] = float(double(sum[c]) / double(power[c]));
+        const double tilt = 256 * kGaussian * along / double(rows);
+        slope.push_back(nearest(tilt));
+        mean.push_back(nearest(256 * double(sum[c]) / double(rows) - tilt * s.sign));
+        factor.push_back(float(double(gamma[c]) * s.inverse_x / (256 * double(power[c]))));
+    }
+    const auto means = repeated(mean), slopes = repeated(slope);
+    const auto factors = repeated(factor);
+    const Norm::Slope how = {powers_of_line.data(), means.data(), slopes.data(), factors.data()};
+    lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
+        n.gradient(dz.type, count, length, at(dz, row * channels), how, kept + kept_before(row, channels),
+                   to(dx, row * channels));
+    });
+    return true;
+}
+
+}  // namespace narrowbit

@@ -1,0 +1,72 @@
+// L1 batch normalization in integers, forward and backward (Wu et al. 2018; the widths are our choice).
+//
+// Real numbers x of a channel become codes q = rint(x * 2^k), |q| <= 2^15; with mu their mean, to the nearest, a
+// deviation is d = q - mu and the channel's scale is K * mean |d|, K = sqrt(pi / 2). What is kept for the way back is
+// a sign and three bits for each number: the gradient needs sizes only in a sum. quant/norm.py defines all numbers;
+// these are the same bit for bit. Knows no Python.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "conv.hpp"
+
+namespace narrowbit {
+
+constexpr int kCodeBits = 15, kGradientBits = 14;  // of q and of the codes of gradients, without their signs
+
+constexpr size_t kLine = 128;
+
+// Bytes of what is kept of a line.
+constexpr size_t kept_line(size_t length) { return length / kLine * (kLine / 2) + (length % kLine + 1) / 2; }
+
+// The passes over `lines` of `length` numbers with parameters for each of their places; a line may be several rows of
+// few channels. Sums go on from what they hold.
+struct Norm {
+    const char* name;
+    void (*sums)(Real type, size_t lines, size_t length, const void* x, const float* power, int64_t* sums);
+    // Of |d|, of the d below 0, and the largest |d|.
+    void (*deviations)(Real type, size_t lines, size_t length, const void* x, const float* power, const int32_t* mu,
+                       int64_t* sums, int64_t* negatives, int32_t* largest);
+    // z = ((d * factor + half) >> shift) + offset, times unit; kept is the integer part of |d| * step, at most 7, and 8
+    // where d < 0. Of kLine places or fewer the first half is in the lower halves of bytes, the second in the upper.
+    struct Affine {
+        const float* power;
+        const float* step;
+        const int32_t *mu, *factor, *half, *shift, *offset;
+        float unit;
+    };
+    void (*apply)(Real type, size_t lines, size_t length, const void* x, Affine how, void* z, uint8_t* kept);
+    // Of codes g of the gradient, and of g * level, level +-1, 3, ... 15 as kept.
+    void (*gradient_sums)(Real type, size_t lines, size_t length, const void* dz, const float* power,
+                          const uint8_t* kept, int64_t* sums, int64_t* products);
+    // dx = ((g << 8) - mean - sign * slope) * factor.
+    struct Slope {
+        const float* power;
+        const int32_t *mean, *slope;
+        const float* factor;
+    };
+    void (*gradient)(Real type, size_t lines, size_t length, const void* dz, Slope how, const uint8_t* kept, void* dx);
+};
+
+// For this machine, or for the instruction set that MLIC_CPU names.
+const Norm& norm();
+
+size_t kept_bytes(size_t rows, size_t channels);
+
+// What the way back needs of each channel: 1 / (K * mean |d| + eps) for d and for x, what a level is of d, and the mean
+// sign.
+struct ChannelStatistics {
+    double inverse, inverse_x, level, sign;
+};
+
+// x (rows, channels) -> z = x normalized * gamma + beta; mean and scale of x, K times the mean deviation, for running
+// statistics. kept and statistics are null where there is no way back. False where x is not finite.
+bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* gamma, const float* beta, double eps,
+               Reals z, uint8_t* kept, ChannelStatistics* statistics, float* mean, float* scale);
+
+// dz -> dx, and the gradients of gamma and beta. False where dz is not finite.
+bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, const float* gamma, const uint8_t* kept,
+                        const ChannelStatistics* statistics, Reals dx, float* dgamma, float* dbeta);
+
+}  // namespace narrowbit

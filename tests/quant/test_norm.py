@@ -1,0 +1,181 @@
+"""Integer L1 batch normalization against its definition in numpy's integers, and against exact arithmetic."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from numpy.typing import NDArray  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+import quant  # noqa: E402
+from quant.activation import ReLU  # noqa: E402
+from quant.norm import K, L1BatchNorm2d, L1LayerNorm, l1_normalize  # noqa: E402
+
+
+def power(x: NDArray, bits: int) -> NDArray:
+    """2^k with x * 2^k below 2^bits."""
+    _, exponent = np.frexp(np.abs(x).max(0))
+    return np.where(np.abs(x).max(0) > 0, np.exp2(np.clip(bits - exponent, -126, 126)), 1.0)
+
+
+def defined(x: NDArray, gamma: NDArray, beta: NDArray, dz: NDArray, eps: float) -> tuple[NDArray, ...]:
+    """What cpp_ext/norm.hpp says, x and dz (rows, channels) float32: z, dx, dgamma, dbeta."""
+    m, p = len(x), power(x, 15)
+    q = np.rint(x.astype(np.float64) * p).astype(np.int64)
+    d = q - (2 * q.sum(0) + m) // (2 * m)
+    peak = np.abs(d).max(0)
+    with np.errstate(divide="ignore"):
+        size = K * (np.abs(d).sum(0) / m) + eps * p
+        inverse = np.where(size > 0, 1 / size, 0)
+        most = (np.abs(gamma) * peak * inverse + np.abs(beta)).max()
+        bits = 14 - np.frexp(most)[1] if most > 0 else 0
+        slope = np.ldexp(gamma.astype(np.float64) * inverse, bits)
+        up = np.where(slope != 0, np.clip(14 - np.frexp(slope)[1], 0, 30), 0)
+    factor = np.clip(np.rint(np.ldexp(slope, up)), -16384, 16384).astype(np.int64)
+    offset = np.rint(np.ldexp(beta.astype(np.float64), bits)).astype(np.int64)
+    z = np.float32(((d * factor + ((1 << up) >> 1)) >> up) + offset) * np.float32(2.0**-bits)
+    down = np.frexp(peak + 1.0)[1] + 3
+    step = np.floor(np.ldexp(8.0, down) / (peak + 1.0)) * np.exp2(-down)
+    sign = np.where(d < 0, -1, 1)
+    level = sign * (2 * np.floor(np.abs(d) * step).astype(np.int64) + 1)
+
+    pg = power(dz, 14)
+    g = np.rint(dz.astype(np.float64) * pg).astype(np.int64)
+    along = (g * level).sum(0) * (0.5 / step) * inverse
+    tilt = 256 * K * along / m
+    mean_sign = 1 - 2 * (d < 0).sum(0) / m
+    mean = np.rint(256 * g.sum(0) / m - tilt * mean_sign).astype(np.int64)
+    factor_x = np.float32(gamma.astype(np.float64) * (inverse * p) / (256 * pg))
+    dx = np.float32(g * 256 - mean - sign * np.rint(tilt).astype(np.int64)) * factor_x
+    return z, dx, np.float32(along / pg), np.float32(g.sum(0) / pg)
+
+
+def example(rows: int, channels: int, seed: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, channels)) * np.logspace(-2, 2, channels) + rng.standard_normal(channels)
+    x[:, 0] = 3.0  # a channel without deviations
+    dz = rng.standard_normal((rows, channels)) * np.logspace(-3, 0, channels)
+    dz[:, -1] = 0
+    gamma, beta = rng.standard_normal((2, channels))
+    return x.astype(np.float32), dz.astype(np.float32), gamma.astype(np.float32), beta.astype(np.float32)
+
+
+def through(x: Tensor, dz: Tensor, gamma: NDArray, beta: NDArray) -> tuple[Tensor, ...]:
+    layer = L1BatchNorm2d(x.shape[1])
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(gamma)), layer.bias.copy_(torch.from_numpy(beta))
+    pictures = x.view(1, len(x), 1, -1).permute(0, 3, 1, 2).requires_grad_()
+    z = layer(pictures)
+    z.backward(dz.view(1, len(x), 1, -1).permute(0, 3, 1, 2))
+
+    def rows(t: Tensor) -> Tensor:
+        return t.detach().permute(0, 2, 3, 1).reshape(len(x), -1)
+
+    return rows(z), rows(pictures.grad), layer.weight.grad, layer.bias.grad
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16, 32, 64, 100, 128, 200])
+@pytest.mark.parametrize("rows", [1, 7, 300, 9000])
+def test_kernels_give_the_defined_numbers(rows: int, channels: int) -> None:
+    x, dz, gamma, beta = example(rows, channels, rows + channels)
+    found = through(torch.from_numpy(x), torch.from_numpy(dz), gamma, beta)
+    for a, b in zip(found, defined(x, gamma, beta, dz, 1e-5), strict=True):
+        assert np.array_equal(a.numpy(), b)
+
+
+def test_bfloat16_is_the_same_but_for_its_rounding() -> None:
+    x, dz, gamma, beta = example(500, 48, 1)
+    half = [torch.from_numpy(a).bfloat16() for a in (x, dz)]
+    found = through(*half, gamma, beta)
+    x, dz = (t.float().numpy() for t in half)
+    for a, b in zip(found, defined(x, gamma, beta, dz, 1e-5), strict=True):
+        assert torch.equal(a, torch.from_numpy(b).to(a.dtype))
+
+
+def test_every_instruction_set_and_any_threads_give_the_same_numbers() -> None:
+    program = (
+        "import hashlib, sys, torch; sys.path[:0] = ['tests/quant']; import test_norm as t; import numpy as np;"
+        "torch.set_num_threads(THREADS); x, dz, g, b = t.example(5000, 24, 3);"
+        "made = t.through(torch.from_numpy(x), torch.from_numpy(dz), g, b);"
+        "y = torch.from_numpy(x).requires_grad_(); r = t.ReLU()(y); r.backward(torch.from_numpy(dz));"
+        "print(hashlib.sha256(b''.join(a.detach().numpy().tobytes() for a in (*made, r, y.grad))).hexdigest())"
+    )
+    found = set()
+    for isa in ("scalar", "avx2", "avx512"):
+        for threads in (1, 3):
+            env = {**os.environ, "MLIC_CPU": isa}
+            run = subprocess.run(
+                [sys.executable, "-c", program.replace("THREADS", str(threads))],
+                env=env,
+                capture_output=True,
+                text=True,
+            )
+            assert run.returncode == 0 or "lacks" in run.stderr, run.stderr
+            found |= set(run.stdout.split())
+    assert len(found) == 1
+
+
+def test_it_is_near_exact_arithmetic() -> None:
+    """Within one 4-bit code of the exact gradient, and far nearer for as many numbers as training has."""
+    torch.manual_seed(0)
+    layer = L1BatchNorm2d(16)
+    x = (torch.randn(8, 16, 24, 24) * torch.logspace(-1, 1, 16)[:, None, None]).requires_grad_()
+    dz = torch.randn_like(x) + 0.3 * x.detach().sign()
+    z = layer(x)
+    z.backward(dz)
+    exact = x.detach().double().requires_grad_()
+    y, mean, scale = l1_normalize(exact, (0, 2, 3), layer.eps)
+    y.backward(dz.double())
+    assert (z - y).abs().max() < 2e-3
+    off = (x.grad - exact.grad).abs() / exact.grad.abs().amax((0, 2, 3), keepdim=True)
+    on_a_side = y.abs() > 1e-3  # at the mean itself the gradient jumps
+    assert off[on_a_side].max() < 0.01 < 1 / quant.largest_code(4) and on_a_side.float().mean() > 0.99
+    assert torch.allclose(layer.running_mean.double(), 0.1 * mean.flatten(), atol=1e-4)
+    assert torch.allclose(layer.running_var.double().sqrt(), 0.9 + 0.1 * scale.flatten(), rtol=1e-3)
+
+
+def test_inference_is_an_affine_map_of_the_running_statistics() -> None:
+    layer = L1BatchNorm2d(5).eval()
+    with torch.no_grad():
+        layer.running_mean.normal_(), layer.running_var.uniform_(0.5, 2), layer.weight.normal_()
+    x = torch.randn(2, 5, 3, 3)
+    y = (x - layer.running_mean[:, None, None]) / (layer.running_var.sqrt() + layer.eps)[:, None, None]
+    assert torch.allclose(layer(x), y * layer.weight[:, None, None], atol=1e-6)
+
+
+def test_state_dicts_of_the_usual_norm_load() -> None:
+    usual, ours = nn.BatchNorm2d(6), L1BatchNorm2d(6)
+    usual(torch.randn(4, 6, 5, 5) * 3)
+    ours.load_state_dict(usual.state_dict())
+    assert torch.equal(ours.running_var, usual.running_var)
+    usual.load_state_dict(ours.state_dict())
+
+
+def test_what_cannot_be_normalized_is_named() -> None:
+    layer = L1BatchNorm2d(2)
+    x = torch.randn(1, 2, 3, 3)
+    x[0, 0, 0, 0] = torch.inf
+    with pytest.raises(quant.NonFinite, match="to be normalized"):
+        layer(x)
+    z = layer(torch.randn(1, 2, 3, 3).requires_grad_())
+    with pytest.raises(quant.NonFinite, match="gradient of a normalization"):
+        z.backward(torch.full_like(z, torch.nan))
+    with pytest.raises(ValueError, match="pictures are needed"):
+        layer(torch.empty(0, 2, 3, 3))
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 513, 5000])
+@pytest.mark.parametrize("real", [torch.float32, torch.bfloat16])
+def test_relu_is_relu(size: int, real: torch.dtype) -> None:
+    x = torch.randn(size).to(real)
+    x[::7] = 0
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    dy = torch.randn(size).to(real)
+    for v, f in ((a, ReLU()), (b, nn.ReLU())):
+        f(v).backward(dy)
+    assert torch.equal(ReLU()(x), x.relu()) and torch.equal(a.grad, b.grad)
+    assert L1LayerNorm(4)(torch.randn(2, 4)).shape == (2, 4)
