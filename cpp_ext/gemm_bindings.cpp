@@ -223,6 +223,28 @@ bool normalize_batch_backward(int threads, RealArray dz, Array<const float> gamm
                               dbeta.data());
 }
 
+bool normalize_rows(int threads, RealArray x, Array<const float> gamma, Array<const float> beta, double eps,
+                    RealArray z, Array<uint8_t> kept, Array<double> statistics) {
+    if (x.ndim() != 2) throw std::invalid_argument("x must be (rows, length)");
+    const size_t rows = x.shape(0), length = x.shape(1);
+    expect(gamma, length, "gamma"), expect(beta, length, "beta"), expect(z, rows * length, "z");
+    expect(kept, rows * kept_line(length), "kept"), expect(statistics, 4 * rows, "statistics");
+    return normalize_layer(threads, rows, length, reals(x), gamma.data(), beta.data(), eps, reals(z), kept.data(),
+                           reinterpret_cast<ChannelStatistics*>(statistics.data()));
+}
+
+bool normalize_rows_backward(int threads, RealArray dz, Array<const float> gamma, Array<const uint8_t> kept,
+                             Array<const double> statistics, RealArray dx, Array<float> dgamma, Array<float> dbeta) {
+    if (dz.ndim() != 2) throw std::invalid_argument("dz must be (rows, length)");
+    const size_t rows = dz.shape(0), length = dz.shape(1);
+    expect(gamma, length, "gamma"), expect(kept, rows * kept_line(length), "kept");
+    expect(statistics, 4 * rows, "statistics"), expect(dx, rows * length, "dx");
+    expect(dgamma, length, "dgamma"), expect(dbeta, length, "dbeta");
+    return normalize_layer_backward(threads, rows, length, reals(dz), gamma.data(), kept.data(),
+                                    reinterpret_cast<const ChannelStatistics*>(statistics.data()), reals(dx),
+                                    dgamma.data(), dbeta.data());
+}
+
 void relu_of(int threads, RealArray x, RealArray y, Array<uint8_t> bits) {
     const Reals from = reals(x), to = reals(y);
     if (from.type != to.type) throw std::invalid_argument("x and y are of one type");
@@ -262,6 +284,11 @@ NB_MODULE(_gemm, m) {
     m.def("normalize", &normalize_batch, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a, "kept"_a.none(),
           "statistics"_a.none(), "mean"_a, "scale"_a, release);
     m.def("normalize_backward", &normalize_batch_backward, "threads"_a, "dz"_a, "gamma"_a, "kept"_a, "statistics"_a,
+          "dx"_a, "dgamma"_a, "dbeta"_a, release);
+    m.def("kept_line", &kept_line, "length"_a);
+    m.def("normalize_rows", &normalize_rows, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a, "kept"_a,
+          "statistics"_a, release);
+    m.def("normalize_rows_backward", &normalize_rows_backward, "threads"_a, "dz"_a, "gamma"_a, "kept"_a, "statistics"_a,
           "dx"_a, "dgamma"_a, "dbeta"_a, release);
     m.attr("SIGNS") = kSigns;
     m.def("relu", &relu_of, "threads"_a, "x"_a, "y"_a, "bits"_a, release);

@@ -1,10 +1,12 @@
 #include "norm.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <vector>
 
 #include "cpu.hpp"
+#include "norm_numbers.hpp"
 #include "threads.hpp"
 
 namespace narrowbit {
@@ -32,8 +34,6 @@ const Norm& norm() {
 }
 
 namespace {
-
-constexpr double kGaussian = 1.2533141373155001;  // sqrt(pi / 2): standard deviation by mean deviation
 
 // Rows of few channels, so many to a line of up to kLine numbers.
 size_t rows_of_line(size_t channels) { return channels < kLine ? kLine / std::max<size_t>(channels, 1) : 1; }
@@ -72,21 +72,15 @@ size_t kept_before(size_t row, size_t channels) {
 const void* at(Reals x, size_t element) { return static_cast<uint8_t*>(x.data) + element * size_of(x.type); }
 void* to(Reals x, size_t element) { return static_cast<uint8_t*>(x.data) + element * size_of(x.type); }
 
-// 2^k for codes of so many bits, from the largest size, as the bits of a float.
 std::vector<float> powers(const std::vector<uint32_t>& ranges, int bits) {
     std::vector<float> made;
-    for (const uint32_t r : ranges) {
-        const int exponent = int(r >> 23 & 255) - 126;  // of a significand in 1/2 .. 1
-        made.push_back((r & 0x7FFFFFFFu) ? std::ldexp(1.0f, std::clamp(bits - exponent, -126, 126)) : 1.0f);
-    }
+    for (const uint32_t r : ranges) made.push_back(power_of(r & 0x7FFFFFFFu, bits));
     return made;
 }
 
 bool finite(const std::vector<uint32_t>& ranges) {
     return std::all_of(ranges.begin(), ranges.end(), [](uint32_t r) { return (r & 0x7FFFFFFFu) < 0x7F800000u; });
 }
-
-int32_t nearest(double v) { return int32_t(std::nearbyint(std::clamp(v, -2147483000.0, 2147483000.0))); }
 
 }  // namespace
 
@@ -112,10 +106,7 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
     });
     std::vector<int32_t> mu, peak(channels);
     const auto m = int64_t(rows);
-    for (const int64_t s : sum) {  // to the nearest, halves up
-        const int64_t twice = 2 * s + m;
-        mu.push_back(int32_t(twice >= 0 ? twice / (2 * m) : -((-twice + 2 * m - 1) / (2 * m))));
-    }
+    for (const int64_t s : sum) mu.push_back(mean_of(s, m));
     const std::vector<int32_t> mus = repeated(mu);
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         std::vector<int64_t> sums(length), negatives(length);
@@ -136,10 +127,7 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
         const double unit = double(power[c]), size = kGaussian * (double(deviation[c]) / double(m));
         inverse.push_back(size + eps * unit > 0 ? 1 / (size + eps * unit) : 0);
         mean[c] = float(mu[c] / unit), scale[c] = float(size / unit);
-        // 8 levels up to the largest |d|, which times an integer of 7 bits is exact in float32.
-        const int down = std::ilogb(double(peak[c]) + 1) + 4;
-        const auto seven = int32_t(std::ldexp(8.0, down) / (double(peak[c]) + 1));
-        step.push_back(std::ldexp(float(seven), -down));
+        step.push_back(step_of(peak[c]));
         if (statistics)
             statistics[c] = {inverse[c], inverse[c] * unit, 0.5 / double(step[c]),
                              1 - 2 * double(negative[c]) / double(m)};
@@ -200,6 +188,43 @@ bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, con
                    to(dx, row * channels));
     });
     return true;
+}
+
+bool normalize_layer(int threads, size_t rows, size_t length, Reals x, const float* gamma, const float* beta,
+                     double eps, Reals z, uint8_t* kept, ChannelStatistics* statistics) {
+    const Norm& n = norm();
+    std::atomic<bool> finite{true};
+    deal(threads, rows, 1, rows * length, [&](size_t first, size_t last) {
+        if (!n.layer(x.type, last - first, length, at(x, first * length), gamma, beta, eps, to(z, first * length),
+                     kept + first * kept_line(length), statistics + first))
+            finite = false;
+    });
+    return finite;
+}
+
+bool normalize_layer_backward(int threads, size_t rows, size_t length, Reals dz, const float* gamma,
+                              const uint8_t* kept, const ChannelStatistics* statistics, Reals dx, float* dgamma,
+                              float* dbeta) {
+    constexpr size_t kRows = 256;  // whose sums are float32, in order; their sums are double
+    const Norm& n = norm();
+    std::atomic<bool> finite{true};
+    const size_t pieces = (rows + kRows - 1) / kRows;
+    std::vector<float> sums(pieces * 2 * length);
+    deal(threads, rows, kRows, rows * length, [&](size_t first, size_t last) {
+        for (; first < last; first += kRows) {
+            float* own = sums.data() + first / kRows * 2 * length;
+            if (!n.layer_gradient(dz.type, std::min(kRows, last - first), length, at(dz, first * length), gamma,
+                                  kept + first * kept_line(length), statistics + first, to(dx, first * length), own,
+                                  own + length))
+                finite = false;
+        }
+    });
+    for (size_t i = 0; i < 2 * length; ++i) {
+        double sum = 0;
+        for (size_t piece = 0; piece < pieces; ++piece) sum += double(sums[piece * 2 * length + i]);
+        (i < length ? dgamma[i] : dbeta[i - length]) = float(sum);
+    }
+    return finite;
 }
 
 }  // namespace narrowbit

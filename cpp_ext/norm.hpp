@@ -1,4 +1,4 @@
-// L1 batch normalization in integers, forward and backward (Wu et al. 2018; the widths are our choice).
+// L1 normalization of batches and layers in integers, forward and backward (Wu et al. 2018; the widths are our choice).
 //
 // Real numbers x of a channel become codes q = rint(x * 2^k), |q| <= 2^15; with mu their mean, to the nearest, a
 // deviation is d = q - mu and the channel's scale is K * mean |d|, K = sqrt(pi / 2). What is kept for the way back is
@@ -14,6 +14,12 @@
 namespace narrowbit {
 
 constexpr int kCodeBits = 15, kGradientBits = 14;  // of q and of the codes of gradients, without their signs
+
+// What the way back needs of each channel: 1 / (K * mean |d| + eps) for d and for x, what a level is of d, and the mean
+// sign.
+struct ChannelStatistics {
+    double inverse, inverse_x, level, sign;
+};
 
 constexpr size_t kLine = 128;
 
@@ -47,18 +53,19 @@ struct Norm {
         const float* factor;
     };
     void (*gradient)(Real type, size_t lines, size_t length, const void* dz, Slope how, const uint8_t* kept, void* dx);
+    // Layer normalization: every row by itself, all at once. statistics, kept: of each row; sums go on from what they
+    // hold. False where a row is not finite.
+    bool (*layer)(Real type, size_t rows, size_t length, const void* x, const float* gamma, const float* beta,
+                  double eps, void* z, uint8_t* kept, ChannelStatistics* statistics);
+    bool (*layer_gradient)(Real type, size_t rows, size_t length, const void* dz, const float* gamma,
+                           const uint8_t* kept, const ChannelStatistics* statistics, void* dx, float* dgamma,
+                           float* dbeta);
 };
 
 // For this machine, or for the instruction set that MLIC_CPU names.
 const Norm& norm();
 
 size_t kept_bytes(size_t rows, size_t channels);
-
-// What the way back needs of each channel: 1 / (K * mean |d| + eps) for d and for x, what a level is of d, and the mean
-// sign.
-struct ChannelStatistics {
-    double inverse, inverse_x, level, sign;
-};
 
 // x (rows, channels) -> z = x normalized * gamma + beta; mean and scale of x, K times the mean deviation, for running
 // statistics. kept and statistics are null where there is no way back. False where x is not finite.
@@ -68,5 +75,14 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
 // dz -> dx, and the gradients of gamma and beta. False where dz is not finite.
 bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, const float* gamma, const uint8_t* kept,
                         const ChannelStatistics* statistics, Reals dx, float* dgamma, float* dbeta);
+
+// The same for rows of `length` numbers, each with statistics of its own; kept has kept_line(length) bytes a row. Codes
+// of y have 14 bits, gamma and beta are applied to their real values; the sums of dgamma and dbeta are float32, in a
+// fixed order.
+bool normalize_layer(int threads, size_t rows, size_t length, Reals x, const float* gamma, const float* beta,
+                     double eps, Reals z, uint8_t* kept, ChannelStatistics* statistics);
+bool normalize_layer_backward(int threads, size_t rows, size_t length, Reals dz, const float* gamma,
+                              const uint8_t* kept, const ChannelStatistics* statistics, Reals dx, float* dgamma,
+                              float* dbeta);
 
 }  // namespace narrowbit

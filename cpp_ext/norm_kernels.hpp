@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "norm.hpp"
+#include "norm_numbers.hpp"
 #include "reals.hpp"
 
 namespace narrowbit {
@@ -201,10 +202,128 @@ void gradient(Real type, size_t lines, size_t length, const void* dz, Norm::Slop
     });
 }
 
+inline uint32_t size_bits(float v) {
+    uint32_t bits;
+    std::memcpy(&bits, &v, 4);
+    return bits & 0x7FFFFFFFu;
+}
+
+template <typename T>
+bool layer_of(size_t rows, size_t length, const T* __restrict x, const float* __restrict gamma,
+              const float* __restrict beta, double eps, T* __restrict z, uint8_t* __restrict kept,
+              ChannelStatistics* statistics) {
+    const auto m = int64_t(length);
+    for (size_t row = 0; row < rows; ++row, x += length, z += length, kept += kept_line(length)) {
+        uint32_t range = 0;
+        for (size_t i = 0; i < length; ++i) range = std::max(range, size_bits(load(x + i)));
+        if (range >= 0x7F800000u) return false;
+        const float power = power_of(range, kCodeBits);
+        int64_t sum = 0, size_sum = 0, negatives = 0;
+        int32_t peak = 0;
+        along(length, [&](size_t from, size_t width) {
+            int32_t part = 0;
+            places(width, [&](size_t k) { part += rounded(load(x + from + k) * power); });
+            sum += part;
+        });
+        const int32_t mu = mean_of(sum, m);
+        along(length, [&](size_t from, size_t width) {
+            int32_t part = 0, negative = 0;
+            places(width, [&](size_t k) {
+                const int32_t d = rounded(load(x + from + k) * power) - mu, size = std::abs(d);
+                part += size, negative -= d >> 31, peak = std::max(peak, size);
+            });
+            size_sum += part, negatives += negative;
+        });
+        const double scale = kGaussian * (double(size_sum) / double(m)) + eps * double(power);
+        const double inverse = scale > 0 ? 1 / scale : 0;
+        const float step = step_of(peak);
+        if (statistics)
+            statistics[row] = {inverse, inverse * double(power), 0.5 / double(step),
+                               1 - 2 * double(negatives) / double(m)};
+        const int bits = peak ? std::clamp(13 - std::ilogb(peak * inverse), -126, 126) : 0;
+        const double slope = std::ldexp(inverse, bits);
+        const int up = slope != 0 ? std::clamp(13 - std::ilogb(slope), 0, 30) : 0;
+        const auto factor = int32_t(std::nearbyint(std::ldexp(slope, up)));
+        const int32_t half = (1 << up) >> 1;
+        const float unit = std::ldexp(1.0f, -bits);
+        along(length, [&](size_t from, size_t width) {
+            uint8_t nibbles[kBlock];
+            places(width, [&](size_t k) {
+                const int32_t d = rounded(load(x + from + k) * power) - mu;
+                const float y = float((d * factor + half) >> up) * unit;
+                store(y * gamma[from + k] + beta[from + k], z + from + k);
+                nibbles[k] = uint8_t(uint32_t(int32_t(float(std::abs(d)) * step)) | (uint32_t(d) >> 31 << 3));
+            });
+            join(width, nibbles, kept + from / 2);
+        });
+    }
+    return true;
+}
+
+bool layer(Real type, size_t rows, size_t length, const void* x, const float* gamma, const float* beta, double eps,
+           void* z, uint8_t* kept, ChannelStatistics* statistics) {
+    bool finite = true;
+    with_type(type, [&](auto t) {
+        using T = decltype(t);
+        finite =
+            layer_of(rows, length, static_cast<const T*>(x), gamma, beta, eps, static_cast<T*>(z), kept, statistics);
+    });
+    return finite;
+}
+
+template <typename T>
+bool layer_gradient_of(size_t rows, size_t length, const T* __restrict dz, const float* __restrict gamma,
+                       const uint8_t* __restrict kept, const ChannelStatistics* statistics, T* __restrict dx,
+                       float* __restrict dgamma, float* __restrict dbeta) {
+    for (size_t row = 0; row < rows; ++row, dz += length, dx += length, kept += kept_line(length)) {
+        const ChannelStatistics s = statistics[row];
+        uint32_t range = 0;
+        for (size_t i = 0; i < length; ++i) range = std::max(range, size_bits(load(dz + i) * gamma[i]));
+        if (range >= 0x7F800000u) return false;
+        const float power = power_of(range, kGradientBits), unit = float(s.level * s.inverse);
+        int64_t sum = 0, product = 0;
+        along(length, [&](size_t from, size_t width) {
+            uint8_t nibbles[kBlock];
+            part(width, kept + from / 2, nibbles);
+            int32_t sums = 0, products = 0;
+            places(width, [&](size_t k) {
+                const float v = load(dz + from + k);
+                const int32_t g = rounded(v * gamma[from + k] * power), level = level_of(nibbles[k]);
+                sums += g, products += g * level;
+                dgamma[from + k] += v * (float(level) * unit), dbeta[from + k] += v;
+            });
+            sum += sums, product += products;
+        });
+        const double tilt = 256 * kGaussian * (double(product) * s.level * s.inverse) / double(length);
+        const int32_t slope = nearest(tilt), mean = nearest(256 * double(sum) / double(length) - tilt * s.sign);
+        const auto factor = float(s.inverse_x / (256 * double(power)));
+        along(length, [&](size_t from, size_t width) {
+            uint8_t nibbles[kBlock];
+            part(width, kept + from / 2, nibbles);
+            places(width, [&](size_t k) {
+                const int32_t g = rounded(load(dz + from + k) * gamma[from + k] * power);
+                store(float(g * 256 - mean - sign_of(nibbles[k]) * slope) * factor, dx + from + k);
+            });
+        });
+    }
+    return true;
+}
+
+bool layer_gradient(Real type, size_t rows, size_t length, const void* dz, const float* gamma, const uint8_t* kept,
+                    const ChannelStatistics* statistics, void* dx, float* dgamma, float* dbeta) {
+    bool finite = true;
+    with_type(type, [&](auto t) {
+        using T = decltype(t);
+        finite = layer_gradient_of(rows, length, static_cast<const T*>(dz), gamma, kept, statistics,
+                                   static_cast<T*>(dx), dgamma, dbeta);
+    });
+    return finite;
+}
+
 }  // namespace
 
 extern const Norm kNorm;
-const Norm kNorm = {ISA_NAME, sums, deviations, apply, gradient_sums, gradient};
+const Norm kNorm = {ISA_NAME, sums, deviations, apply, gradient_sums, gradient, layer, layer_gradient};
 
 }  // namespace ISA
 }  // namespace narrowbit

@@ -93,11 +93,42 @@ class L1BatchNorm2d(nn.BatchNorm2d):
         self.running_var.copy_(self.running_var.sqrt().lerp(scale, share).square())
 
 
+class _LayerNorm(torch.autograd.Function):
+    """In integers: x (rows, length) -> z."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+        x = gemm.native(x)
+        rows, length = x.shape
+        z = torch.empty_like(x)
+        kept = torch.empty(rows * _gemm.kept_line(length), dtype=torch.uint8)
+        statistics = torch.empty(rows, 4, dtype=torch.float64)
+        parameters = gamma.detach().float().contiguous(), beta.detach().float().contiguous()
+        if not _gemm.normalize_rows(
+            torch.get_num_threads(), gemm.reals(x), *parameters, eps, gemm.reals(z), kept, statistics
+        ):
+            raise NonFinite("a tensor to be normalized holds NaN or infinity")
+        ctx.save_for_backward(kept, statistics, parameters[0])
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        kept, statistics, gamma = ctx.saved_tensors
+        dz = gemm.native(dz)
+        dx, dgamma, dbeta = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
+        if not _gemm.normalize_rows_backward(
+            torch.get_num_threads(), gemm.reals(dz), gamma, kept, statistics, gemm.reals(dx), dgamma, dbeta
+        ):
+            raise NonFinite("a gradient of a normalization holds NaN or infinity")
+        return dx, dgamma, dbeta, None
+
+
 class L1LayerNorm(nn.LayerNorm):
-    """nn.LayerNorm by mean absolute deviations."""
+    """nn.LayerNorm by mean absolute deviations, in integers; weight and bias are applied in floating point. Raises
+    NonFinite."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y, _, _ = l1_normalize(x, tuple(range(-len(self.normalized_shape), 0)), self.eps)
-        if self.weight is not None:
-            y = y * self.weight
-        return y if self.bias is None else y + self.bias
+        length = math.prod(self.normalized_shape)
+        one = torch.ones(length) if self.weight is None else self.weight.flatten()
+        zero = torch.zeros(length) if self.bias is None else self.bias.flatten()
+        return _LayerNorm.apply(x.reshape(-1, length), one, zero, self.eps).view(x.shape)

@@ -102,7 +102,10 @@ def test_every_instruction_set_and_any_threads_give_the_same_numbers() -> None:
         "torch.set_num_threads(THREADS); x, dz, g, b = t.example(5000, 24, 3);"
         "made = t.through(torch.from_numpy(x), torch.from_numpy(dz), g, b);"
         "y = torch.from_numpy(x).requires_grad_(); r = t.ReLU()(y); r.backward(torch.from_numpy(dz));"
-        "print(hashlib.sha256(b''.join(a.detach().numpy().tobytes() for a in (*made, r, y.grad))).hexdigest())"
+        "l = t.L1LayerNorm(24); v = torch.from_numpy(x.copy()).requires_grad_(); w = l(v);"
+        "w.backward(torch.from_numpy(dz));"
+        "all = (*made, r, y.grad, w, v.grad, l.weight.grad, l.bias.grad);"
+        "print(hashlib.sha256(b''.join(a.detach().numpy().tobytes() for a in all)).hexdigest())"
     )
     found = set()
     for isa in ("scalar", "avx2", "avx512"):
@@ -136,6 +139,41 @@ def test_it_is_near_exact_arithmetic() -> None:
     assert off[on_a_side].max() < 0.01 < 1 / quant.largest_code(4) and on_a_side.float().mean() > 0.99
     assert torch.allclose(layer.running_mean.double(), 0.1 * mean.flatten(), atol=1e-4)
     assert torch.allclose(layer.running_var.double().sqrt(), 0.9 + 0.1 * scale.flatten(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (300, 192), (64, 768), (40, 129)])
+@pytest.mark.parametrize("real", [torch.float32, torch.bfloat16])
+def test_layers_are_near_exact_arithmetic(shape: tuple[int, int], real: torch.dtype) -> None:
+    torch.manual_seed(shape[0])
+    layer = L1LayerNorm(shape[1])
+    with torch.no_grad():
+        layer.weight.normal_(), layer.bias.normal_()
+    x = (torch.randn(shape) * torch.logspace(-2, 2, shape[0])[:, None]).to(real).requires_grad_()
+    dz = torch.randn(shape).to(real)
+    z = layer(x)
+    z.backward(dz)
+    exact = x.detach().double().requires_grad_()
+    y, _, _ = l1_normalize(exact, (1,), layer.eps)
+    wanted = y * layer.weight.detach().double() + layer.bias.detach().double()
+    wanted.backward(dz.double())
+    coarse = 2.0**-7 if real is torch.bfloat16 else 0
+    assert torch.allclose(z.double(), wanted, rtol=1e-3 + coarse, atol=5e-3)
+    assert torch.allclose(layer.bias.grad.double(), dz.double().sum(0), atol=1e-4)
+    if shape[1] > 100:  # else a level of 3 bits is not far from the mean of few products
+        off = (x.grad - exact.grad).abs() / exact.grad.abs().amax(1, keepdim=True)
+        assert off[y.abs() > 1e-2].max() < 1 / quant.largest_code(4) and off.median() < 4e-3 + coarse
+
+
+def test_layers_give_the_same_numbers_on_any_threads() -> None:
+    kept, found = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        layer, x = L1LayerNorm(70), torch.randn(1000, 70, requires_grad=True)
+        layer(x).backward(torch.randn(1000, 70))
+        found.append((x.grad, layer.weight.grad, layer.bias.grad))
+    torch.set_num_threads(kept)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_inference_is_an_affine_map_of_the_running_statistics() -> None:
@@ -178,4 +216,3 @@ def test_relu_is_relu(size: int, real: torch.dtype) -> None:
     for v, f in ((a, ReLU()), (b, nn.ReLU())):
         f(v).backward(dy)
     assert torch.equal(ReLU()(x), x.relu()) and torch.equal(a.grad, b.grad)
-    assert L1LayerNorm(4)(torch.randn(2, 4)).shape == (2, 4)
