@@ -197,19 +197,17 @@ void backward(int threads, RealArray dy, Array<const float> inverse, Array<const
 
 // x and z (rows, channels), statistics (channels, 4); the rest has a number for each channel.
 bool normalize_batch(int threads, RealArray x, Array<const float> gamma, Array<const float> beta, double eps,
-                     RealArray z, std::optional<Array<uint8_t>> kept, std::optional<Array<double>> statistics,
-                     Array<float> mean, Array<float> scale) {
+                     RealArray z, Array<uint8_t> kept, Array<double> statistics, Array<float> mean,
+                     Array<float> scale) {
     if (x.ndim() != 2 || x.shape(0) == 0) throw std::invalid_argument("x must be (rows, channels)");
     const size_t rows = x.shape(0), c = x.shape(1);
     if (rows > size_t(1) << 40) throw std::invalid_argument("too many rows");
     expect(gamma, c, "gamma"), expect(beta, c, "beta"), expect(z, rows * c, "z");
     expect(mean, c, "mean"), expect(scale, c, "scale");
-    if (kept) expect(*kept, kept_bytes(rows, c), "kept");
-    if (statistics) expect(*statistics, 4 * c, "statistics");
+    expect(kept, kept_bytes(rows, c), "kept"), expect(statistics, 4 * c, "statistics");
     static_assert(sizeof(ChannelStatistics) == 4 * sizeof(double));
-    return normalize(
-        threads, rows, c, reals(x), gamma.data(), beta.data(), eps, reals(z), kept ? kept->data() : nullptr,
-        statistics ? reinterpret_cast<ChannelStatistics*>(statistics->data()) : nullptr, mean.data(), scale.data());
+    return normalize(threads, rows, c, reals(x), gamma.data(), beta.data(), eps, reals(z), kept.data(),
+                     reinterpret_cast<ChannelStatistics*>(statistics.data()), mean.data(), scale.data());
 }
 
 bool normalize_batch_backward(int threads, RealArray dz, Array<const float> gamma, Array<const uint8_t> kept,
@@ -227,6 +225,7 @@ bool normalize_rows(int threads, RealArray x, Array<const float> gamma, Array<co
                     RealArray z, Array<uint8_t> kept, Array<double> statistics) {
     if (x.ndim() != 2) throw std::invalid_argument("x must be (rows, length)");
     const size_t rows = x.shape(0), length = x.shape(1);
+    if (length > kLongestRow) throw std::invalid_argument("rows above 262,144 numbers");
     expect(gamma, length, "gamma"), expect(beta, length, "beta"), expect(z, rows * length, "z");
     expect(kept, rows * kept_line(length), "kept"), expect(statistics, 4 * rows, "statistics");
     return normalize_layer(threads, rows, length, reals(x), gamma.data(), beta.data(), eps, reals(z), kept.data(),
@@ -281,8 +280,8 @@ NB_MODULE(_gemm, m) {
     m.def("pack_codes", &pack_codes, "bits"_a, "lowest"_a, "bytes"_a, "packed"_a, release);
     m.def("unpack_codes", &unpack_codes, "bits"_a, "lowest"_a, "packed"_a, "bytes"_a, release);
     m.def("kept_bytes", &kept_bytes, "rows"_a, "channels"_a);
-    m.def("normalize", &normalize_batch, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a, "kept"_a.none(),
-          "statistics"_a.none(), "mean"_a, "scale"_a, release);
+    m.def("normalize", &normalize_batch, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a, "kept"_a,
+          "statistics"_a, "mean"_a, "scale"_a, release);
     m.def("normalize_backward", &normalize_batch_backward, "threads"_a, "dz"_a, "gamma"_a, "kept"_a, "statistics"_a,
           "dx"_a, "dgamma"_a, "dbeta"_a, release);
     m.def("kept_line", &kept_line, "length"_a);

@@ -47,12 +47,8 @@ std::vector<T> repeated(const std::vector<T>& of_channel) {
     return made;
 }
 
-template <typename T>
-void fold(const std::vector<T>& of_place, std::vector<T>& to, const T& (*join)(const T&, const T&) = nullptr) {
-    for (size_t i = 0; i < of_place.size(); ++i) {
-        T& into = to[i % to.size()];
-        into = join ? join(into, of_place[i]) : into + of_place[i];
-    }
+void fold(const std::vector<int64_t>& of_place, std::vector<int64_t>& to) {
+    for (size_t i = 0; i < of_place.size(); ++i) to[i % to.size()] += of_place[i];
 }
 
 // pass(first row, lines, length) over all rows, in lines; the last may be shorter. On several threads.
@@ -109,48 +105,47 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
     for (const int64_t s : sum) mu.push_back(mean_of(s, m));
     const std::vector<int32_t> mus = repeated(mu);
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
-        std::vector<int64_t> sums(length), negatives(length);
+        std::vector<int64_t> own(length);
         std::vector<int32_t> largest(length);
-        n.deviations(x.type, count, length, at(x, row * channels), powers_of_line.data(), mus.data(), sums.data(),
-                     negatives.data(), largest.data());
+        n.deviations(x.type, count, length, at(x, row * channels), powers_of_line.data(), mus.data(), own.data(),
+                     largest.data());
 #pragma omp critical
         {
-            fold(sums, deviation), fold(negatives, negative);
-            fold(largest, peak, std::max<int32_t>);
+            fold(own, deviation);
+            for (size_t i = 0; i < length; ++i) peak[i % channels] = std::max(peak[i % channels], largest[i]);
         }
     });
 
     double most = 0;
-    std::vector<double> inverse;
+    std::vector<Scale> scales;
     std::vector<float> step;
     for (size_t c = 0; c < channels; ++c) {
-        const double unit = double(power[c]), size = kGaussian * (double(deviation[c]) / double(m));
-        inverse.push_back(size + eps * unit > 0 ? 1 / (size + eps * unit) : 0);
-        mean[c] = float(mu[c] / unit), scale[c] = float(size / unit);
-        step.push_back(step_of(peak[c]));
-        if (statistics)
-            statistics[c] = {inverse[c], inverse[c] * unit, 0.5 / double(step[c]),
-                             1 - 2 * double(negative[c]) / double(m)};
-        most = std::max(most, std::fabs(double(gamma[c])) * peak[c] * inverse[c] + std::fabs(double(beta[c])));
+        const Scale s = scale_of(deviation[c], m, peak[c], power[c], eps);
+        scales.push_back(s), step.push_back(s.step);
+        mean[c] = float(mu[c] / double(power[c])), scale[c] = float(s.size / double(power[c]));
+        most = std::max(most, std::fabs(double(gamma[c])) * s.peak * s.inverse + std::fabs(double(beta[c])));
     }
     // Codes of z below 2^14.
-    const int bits = most > 0 ? std::clamp(14 - (std::ilogb(most) + 1), -126, 126) : 0;
+    const int bits = most > 0 ? std::clamp(13 - exponent_of(most), -126, 126) : 0;
     std::vector<int32_t> factor, half, shift, offset;
     for (size_t c = 0; c < channels; ++c) {
-        const double slope = std::ldexp(double(gamma[c]) * inverse[c], bits);
-        const int up = slope != 0 ? std::clamp(13 - std::ilogb(slope), 0, 30) : 0;
-        factor.push_back(std::clamp(nearest(std::ldexp(slope, up)), -16384, 16384)), shift.push_back(up);
-        half.push_back((1 << up) >> 1), offset.push_back(nearest(std::ldexp(double(beta[c]), bits)));
+        const Factor f = factor_of(double(gamma[c]) * scales[c].inverse * two_to(bits));
+        factor.push_back(f.factor), half.push_back(f.half), shift.push_back(f.shift);
+        offset.push_back(nearest(double(beta[c]) * two_to(bits)));
     }
     const auto factors = repeated(factor), halves = repeated(half), shifts = repeated(shift),
                offsets = repeated(offset);
     const auto steps = repeated(step);
     const Norm::Affine how = {powers_of_line.data(), steps.data(),  mus.data(),     factors.data(),
-                              halves.data(),         shifts.data(), offsets.data(), std::ldexp(1.0f, -bits)};
+                              halves.data(),         shifts.data(), offsets.data(), float(two_to(-bits))};
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
+        std::vector<int64_t> own(length);
         n.apply(x.type, count, length, at(x, row * channels), how, to(z, row * channels),
-                kept ? kept + kept_before(row, channels) : nullptr);
+                kept + kept_before(row, channels), own.data());
+#pragma omp critical
+        fold(own, negative);
     });
+    for (size_t c = 0; c < channels; ++c) statistics[c] = scales[c].statistics(negative[c], m, power[c]);
     return true;
 }
 
@@ -169,20 +164,17 @@ bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, con
 #pragma omp critical
         fold(sums, sum), fold(products, product);
     });
-    std::vector<int32_t> mean, slope;
+    std::vector<int32_t> below, above;
     std::vector<float> factor;
     for (size_t c = 0; c < channels; ++c) {
-        const ChannelStatistics& s = statistics[c];
-        const double along = double(product[c]) * s.level * s.inverse;  // the sum of g * y
-        dgamma[c] = float(along / double(power[c])), dbeta[c] = float(double(sum[c]) / double(power[c]));
-        const double tilt = 256 * kGaussian * along / double(rows);
-        slope.push_back(nearest(tilt));
-        mean.push_back(nearest(256 * double(sum[c]) / double(rows) - tilt * s.sign));
-        factor.push_back(float(double(gamma[c]) * s.inverse_x / (256 * double(power[c]))));
+        const Tilt tilt(sum[c], product[c], double(rows), statistics[c]);
+        dgamma[c] = float(tilt.along / double(power[c])), dbeta[c] = float(double(sum[c]) / double(power[c]));
+        below.push_back(tilt.below(kRaw)), above.push_back(tilt.above(kRaw));
+        factor.push_back(float(double(gamma[c]) * statistics[c].inverse_x / (256 * double(power[c]))));
     }
-    const auto means = repeated(mean), slopes = repeated(slope);
+    const auto belows = repeated(below), aboves = repeated(above);
     const auto factors = repeated(factor);
-    const Norm::Slope how = {powers_of_line.data(), means.data(), slopes.data(), factors.data()};
+    const Norm::Slope how = {powers_of_line.data(), belows.data(), aboves.data(), factors.data()};
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         n.gradient(dz.type, count, length, at(dz, row * channels), how, kept + kept_before(row, channels),
                    to(dx, row * channels));

@@ -31,25 +31,27 @@ constexpr size_t kept_line(size_t length) { return length / kLine * (kLine / 2) 
 struct Norm {
     const char* name;
     void (*sums)(Real type, size_t lines, size_t length, const void* x, const float* power, int64_t* sums);
-    // Of |d|, of the d below 0, and the largest |d|.
+    // Of |d|, and the largest.
     void (*deviations)(Real type, size_t lines, size_t length, const void* x, const float* power, const int32_t* mu,
-                       int64_t* sums, int64_t* negatives, int32_t* largest);
-    // z = ((d * factor + half) >> shift) + offset, times unit; kept is the integer part of |d| * step, at most 7, and 8
-    // where d < 0. Of kLine places or fewer the first half is in the lower halves of bytes, the second in the upper.
+                       int64_t* sums, int32_t* largest);
+    // z = ((d * factor + half) >> shift) + offset, times unit; kept is the integer part of d * step + 8, 0..15. Of
+    // kLine places or fewer the first half is in the lower halves of bytes, the second in the upper. negatives counts d
+    // < 0.
     struct Affine {
         const float* power;
         const float* step;
         const int32_t *mu, *factor, *half, *shift, *offset;
         float unit;
     };
-    void (*apply)(Real type, size_t lines, size_t length, const void* x, Affine how, void* z, uint8_t* kept);
-    // Of codes g of the gradient, and of g * level, level +-1, 3, ... 15 as kept.
+    void (*apply)(Real type, size_t lines, size_t length, const void* x, Affine how, void* z, uint8_t* kept,
+                  int64_t* negatives);
+    // Of codes g of the gradient, and of g * (2 kept - 15).
     void (*gradient_sums)(Real type, size_t lines, size_t length, const void* dz, const float* power,
                           const uint8_t* kept, int64_t* sums, int64_t* products);
-    // dx = ((g << 8) - mean - sign * slope) * factor.
+    // dx = ((g + kRaw) * 256 - below or above) * factor, modulo 2^32: below where d < 0.
     struct Slope {
         const float* power;
-        const int32_t *mean, *slope;
+        const int32_t *below, *above;
         const float* factor;
     };
     void (*gradient)(Real type, size_t lines, size_t length, const void* dz, Slope how, const uint8_t* kept, void* dx);
@@ -68,7 +70,7 @@ const Norm& norm();
 size_t kept_bytes(size_t rows, size_t channels);
 
 // x (rows, channels) -> z = x normalized * gamma + beta; mean and scale of x, K times the mean deviation, for running
-// statistics. kept and statistics are null where there is no way back. False where x is not finite.
+// statistics. False where x is not finite.
 bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* gamma, const float* beta, double eps,
                Reals z, uint8_t* kept, ChannelStatistics* statistics, float* mean, float* scale);
 
@@ -76,9 +78,10 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
 bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, const float* gamma, const uint8_t* kept,
                         const ChannelStatistics* statistics, Reals dx, float* dgamma, float* dbeta);
 
-// The same for rows of `length` numbers, each with statistics of its own; kept has kept_line(length) bytes a row. Codes
-// of y have 14 bits, gamma and beta are applied to their real values; the sums of dgamma and dbeta are float32, in a
-// fixed order.
+// The same for rows of `length` numbers, at most kLongestRow, each with statistics of its own; kept has
+// kept_line(length) bytes a row. Codes of y have 14 bits, gamma and beta are applied to their real values; the sums of
+// dgamma and dbeta are float32, in a fixed order.
+constexpr size_t kLongestRow = size_t(1) << 18;
 bool normalize_layer(int threads, size_t rows, size_t length, Reals x, const float* gamma, const float* beta,
                      double eps, Reals z, uint8_t* kept, ChannelStatistics* statistics);
 bool normalize_layer_backward(int threads, size_t rows, size_t length, Reals dz, const float* gamma,

@@ -4,16 +4,36 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+
+#include "norm.hpp"
 
 namespace narrowbit {
 namespace {
 
 constexpr double kGaussian = 1.2533141373155001;  // sqrt(pi / 2): standard deviation by mean deviation
 
+inline int32_t nearest(double v) { return int32_t(std::nearbyint(std::clamp(v, -2147483000.0, 2147483000.0))); }
+
+// 2^n, -1022 <= n <= 1023, and the n of the largest 2^n in a positive v: what std::ldexp and std::ilogb call a library
+// for.
+inline double two_to(int n) {
+    const uint64_t bits = uint64_t(n + 1023) << 52;
+    double v;
+    std::memcpy(&v, &bits, 8);
+    return v;
+}
+
+inline int exponent_of(double v) {
+    uint64_t bits;
+    std::memcpy(&bits, &v, 8);
+    return int(bits >> 52 & 2047) - 1023;
+}
+
 // 2^k for codes of so many bits, from the largest size, as the bits of a float.
 inline float power_of(uint32_t range, int bits) {
     const int exponent = int(range >> 23 & 255) - 126;  // of a significand in 1/2 .. 1
-    return range ? std::ldexp(1.0f, std::clamp(bits - exponent, -126, 126)) : 1.0f;
+    return range ? float(two_to(std::clamp(bits - exponent, -126, 126))) : 1.0f;
 }
 
 // sum / m to the nearest, halves up.
@@ -22,13 +42,50 @@ inline int32_t mean_of(int64_t sum, int64_t m) {
     return int32_t(twice >= 0 ? twice / (2 * m) : -((-twice + 2 * m - 1) / (2 * m)));
 }
 
-// By which 8 levels reach up to the largest |d|: 7 bits, so that products with d are exact in float32.
-inline float step_of(int32_t peak) {
-    const int down = std::ilogb(double(peak) + 1) + 4;
-    return std::ldexp(float(int32_t(std::ldexp(8.0, down) / (double(peak) + 1))), -down);
+// size: K * mean |d|; inverse: 1 / (size + eps); peak: the largest |d|; step: of levels, 8 up to the peak, 7 bits, so
+// that products with d are exact in float32.
+struct Scale {
+    double size, inverse;
+    int32_t peak;
+    float step;
+
+    ChannelStatistics statistics(int64_t negatives, int64_t m, float power) const {
+        return {inverse, inverse * double(power), 0.5 / double(step), 1 - 2 * double(negatives) / double(m)};
+    }
+};
+
+inline Scale scale_of(int64_t sum, int64_t m, int32_t peak, float power, double eps) {
+    const double size = kGaussian * (double(sum) / double(m)), whole = size + eps * double(power);
+    const int down = exponent_of(double(peak) + 1) + 4;
+    const auto seven = int32_t(8 * two_to(down) / (double(peak) + 1));
+    return {size, whole > 0 ? 1 / whole : 0, peak, float(seven * two_to(-down))};
 }
 
-inline int32_t nearest(double v) { return int32_t(std::nearbyint(std::clamp(v, -2147483000.0, 2147483000.0))); }
+// A slope as factor >> shift, and half of what the shift takes.
+struct Factor {
+    int32_t factor, half, shift;
+};
+
+inline Factor factor_of(double slope) {
+    const int shift = slope != 0 ? std::clamp(13 - exponent_of(slope), 0, 30) : 0;
+    return {std::clamp(nearest(slope * two_to(shift)), -16384, 16384), (1 << shift) >> 1, shift};
+}
+
+// What is taken from 256 g: the mean of 256 g, and K * mean (g y) * 256 * (sign - mean sign).
+struct Tilt {
+    double along;  // the sum of g * y
+    int32_t mean, slope;
+
+    Tilt(int64_t sum, int64_t product, double m, const ChannelStatistics& s)
+        : along(double(product) * s.level * s.inverse) {
+        const double tilt = 256 * kGaussian * along / m;
+        slope = nearest(tilt), mean = nearest(256 * double(sum) / m - tilt * s.sign);
+    }
+
+    // For deviations below 0 and others, from numbers that are `raw` too large.
+    int32_t below(uint32_t raw) const { return int32_t(uint32_t(mean) - uint32_t(slope) + (raw << 8)); }
+    int32_t above(uint32_t raw) const { return int32_t(uint32_t(mean) + uint32_t(slope) + (raw << 8)); }
+};
 
 }  // namespace
 }  // namespace narrowbit

@@ -58,6 +58,8 @@ struct Quantize {
 
 constexpr size_t kSigns = 512;
 
+constexpr uint32_t kRaw = 0x4B400000;  // integers lie above it in the bits of floats from 1.5 * 2^23 on
+
 // For this machine, or for the instruction set that MLIC_CPU names.
 const Quantize& quantize();
 

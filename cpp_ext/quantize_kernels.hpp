@@ -40,17 +40,25 @@ inline void random_block(uint32_t place, uint32_t seed, uint32_t* __restrict bit
         }
 }
 
-// Channels first..first + kBlock or fewer of some rows; a multiple of kBlock numbers lets loops be vectors throughout.
+// As unsigned numbers: of sizes in order, but for the sign.
+inline uint32_t bits_of(const float* x) {
+    uint32_t bits;
+    std::memcpy(&bits, x, 4);
+    return bits;
+}
+inline uint16_t bits_of(const bf16* x) { return *x; }
+
+// kBlock channels or fewer of some rows: the largest size and whether there is a sign.
 template <typename T>
 void ranges_of(size_t count, size_t c, size_t width, const T* __restrict x, uint32_t* __restrict bits) {
-    uint32_t peak[kBlock], sign[kBlock] = {};
-    for (size_t i = 0; i < width; ++i) peak[i] = bits[i] & 0x7FFFFFFFu;
+    using Bits = decltype(bits_of(x));
+    constexpr unsigned kUp = 32 - 8 * sizeof(Bits);
+    constexpr auto kSize = Bits(~Bits(0)) >> 1;
+    Bits peak[kBlock] = {}, signs[kBlock] = {};
     const auto see = [&](const T* at, size_t i) {
-        const float v = load(at + i);
-        uint32_t u;
-        std::memcpy(&u, &v, 4);
-        peak[i] = std::max(peak[i], u & 0x7FFFFFFFu);
-        sign[i] |= v < 0 ? 0x80000000u : 0u;
+        const Bits u = bits_of(at + i);
+        peak[i] = std::max(peak[i], Bits(u & kSize));
+        signs[i] = std::max(signs[i], u);
     };
     for (size_t row = 0; row < count; ++row) {
         const T* at = x + row * c;
@@ -59,7 +67,13 @@ void ranges_of(size_t count, size_t c, size_t width, const T* __restrict x, uint
         else
             for (size_t i = 0; i < width; ++i) see(at, i);
     }
-    for (size_t i = 0; i < width; ++i) bits[i] = peak[i] | sign[i] | (bits[i] & 0x80000000u);
+    for (size_t i = 0; i < width; ++i) {
+        // The largest of all bits has the sign of any, and then is that of the most negative number: -0 is not
+        // negative.
+        const bool negative = uint32_t(signs[i]) << kUp > 0x80000000u;
+        bits[i] = std::max(bits[i] & 0x7FFFFFFFu, uint32_t(peak[i]) << kUp) | (negative ? 0x80000000u : 0) |
+                  (bits[i] & 0x80000000u);
+    }
 }
 
 template <typename T>

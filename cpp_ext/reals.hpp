@@ -22,20 +22,22 @@ inline float load(const bf16* x) {
 
 inline void store(float v, float* x) { *x = v; }
 
-// To the nearest, ties to even; not for NaN.
+// To the nearest, ties away from 0; not for NaN.
 inline void store(float v, bf16* x) {
     uint32_t bits;
     std::memcpy(&bits, &v, 4);
-    *x = bf16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+    *x = bf16((bits + 0x8000) >> 16);
 }
 
-// Ties to even, for sizes below 2^22: what is added leaves no bits for a fraction.
-inline int32_t rounded(float v) {
+// v to the nearest, ties to even, for sizes below 2^22, plus kRaw: what is added leaves no bits for a fraction.
+inline uint32_t raw(float v) {
     const float sum = v + 12582912.0f;
-    int32_t bits;
+    uint32_t bits;
     std::memcpy(&bits, &sum, 4);
-    return bits - 0x4B400000;
+    return bits;
 }
+
+inline int32_t rounded(float v) { return int32_t(raw(v) - kRaw); }
 
 // f(T) with the type of the elements of x.
 template <typename F>
