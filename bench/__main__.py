@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from codec.errors import CodecError
 
@@ -22,9 +23,16 @@ SUITES = {
     "train": "crops a second of codec train, against torch's own operators",
     "large": "mlicv2-l at full size: its entropy part against the way of MLIC++, files, a training step",
     "gemm": "integer matrix products against bfloat16",
+    "l1norm": "L1 normalization in integers against L2 normalization",
+    "quant-train": "training steps in integers against bfloat16",
     "ablation": "what each mechanism of MLICv2 is worth, at small width and equal budget",
     "rounding": "what the integers of the entropy path cost",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report
+
+
+def module(suite: str) -> Any:
+    """Of a suite: bench.NAME."""
+    return importlib.import_module(f"bench.{suite.replace('-', '_')}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,12 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
         suite = suites.add_parser(name, help=summary, description=summary)
         suite.add_argument("--json", metavar="FILE", type=Path, help="write the rows here")
         suite.add_argument("--data", metavar="DIR", help="data folder [$MLIC_DATA]")
-        importlib.import_module(f"bench.{name}").add_options(suite)
+        module(name).add_options(suite)
     args = parser.parse_args(arguments)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
     try:
-        result = importlib.import_module(f"bench.{args.suite}").run(args)
+        result = module(args.suite).run(args)
         if args.json:
             write(args.json, result)
             print(f"wrote {args.json}", file=sys.stderr)

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
+from . import timing
 from .report import Row, report, row
 
 # M, N, K, and the side of the pictures where the product is a 3x3 convolution of 16 of them.
@@ -73,24 +73,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "gemm": lambda left=left, right=right: gemm.multiply(left, right),
             "quantize+gemm": quantize_and_multiply,
         }
-        times: dict[str, list[float]] = {name: [] for name in work}
-        for _ in range(args.runs + 2):
-            for name, f in work.items():
-                start = time.perf_counter()
-                f()
-                times[name].append(time.perf_counter() - start)
-        medians = {name: statistics.median(t[2:]) for name, t in times.items()}
+        times = timing.in_turn(work, args.runs)
         shape = f"gemm/{m}x{n}x{k}"
-        rows += [row(f"{shape}/{name}", 1e3 * seconds, "ms", 3) for name, seconds in medians.items()]
-        rows += [row(f"{shape}/{name}/least", 1e3 * min(t[2:]), "ms", 3) for name, t in times.items()]
+        rows += timing.rows_of(shape, times)
         for name, ratios in found.items():
-            ratios.append(medians["bf16"] / medians[name])
+            ratios.append(timing.ratio(times, "bf16", name))
             rows.append(row(f"{shape}/{name}/vs-bf16", ratios[-1], "times", 2))
     for name, ratios in found.items():
         rows.append(row(f"gemm/median/{name}/vs-bf16", statistics.median(ratios), "times", 2))
     torch.set_num_threads(kept)
-    for r in rows:
-        if r["unit"] == "times":
-            print(f"{r['name']:50} {r['value']:>6} {r['unit']}")
+    timing.show(rows)
     capability = torch.backends.cpu.get_cpu_capability()
     return report("gemm", rows, torch=torch.__version__, capability=capability, isa=_gemm.isa(), threads=args.threads)

@@ -39,9 +39,8 @@ class _BatchNorm(torch.autograd.Function):
         kept = torch.empty(_gemm.kept_bytes(rows, channels), dtype=torch.uint8)
         statistics = torch.empty(channels, 4, dtype=torch.float64)
         parameters = gamma.detach().float().contiguous(), beta.detach().float().contiguous()
-        if not _gemm.normalize(
-            torch.get_num_threads(), gemm.reals(x), *parameters, eps, gemm.reals(z), kept, statistics, mean, scale
-        ):
+        arrays = gemm.arrays(gemm.reals(x), *parameters, gemm.reals(z), kept, statistics, mean, scale)
+        if not _gemm.normalize(torch.get_num_threads(), *arrays[:3], eps, *arrays[3:]):
             raise NonFinite("a tensor to be normalized holds NaN or infinity")
         ctx.save_for_backward(kept, statistics, parameters[0])
         ctx.mark_non_differentiable(mean, scale)
@@ -52,9 +51,8 @@ class _BatchNorm(torch.autograd.Function):
         kept, statistics, gamma = ctx.saved_tensors
         dz = gemm.native(dz)
         dx, dgamma, dbeta = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
-        if not _gemm.normalize_backward(
-            torch.get_num_threads(), gemm.reals(dz), gamma, kept, statistics, gemm.reals(dx), dgamma, dbeta
-        ):
+        arrays = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(dx), dgamma, dbeta)
+        if not _gemm.normalize_backward(torch.get_num_threads(), *arrays):
             raise NonFinite("a gradient of a normalization holds NaN or infinity")
         return dx, dgamma, dbeta, None
 
@@ -104,9 +102,8 @@ class _LayerNorm(torch.autograd.Function):
         kept = torch.empty(rows * _gemm.kept_line(length), dtype=torch.uint8)
         statistics = torch.empty(rows, 4, dtype=torch.float64)
         parameters = gamma.detach().float().contiguous(), beta.detach().float().contiguous()
-        if not _gemm.normalize_rows(
-            torch.get_num_threads(), gemm.reals(x), *parameters, eps, gemm.reals(z), kept, statistics
-        ):
+        arrays = gemm.arrays(gemm.reals(x), *parameters, gemm.reals(z), kept, statistics)
+        if not _gemm.normalize_rows(torch.get_num_threads(), *arrays[:3], eps, *arrays[3:]):
             raise NonFinite("a tensor to be normalized holds NaN or infinity")
         ctx.save_for_backward(kept, statistics, parameters[0])
         return z
@@ -116,9 +113,8 @@ class _LayerNorm(torch.autograd.Function):
         kept, statistics, gamma = ctx.saved_tensors
         dz = gemm.native(dz)
         dx, dgamma, dbeta = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
-        if not _gemm.normalize_rows_backward(
-            torch.get_num_threads(), gemm.reals(dz), gamma, kept, statistics, gemm.reals(dx), dgamma, dbeta
-        ):
+        arrays = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(dx), dgamma, dbeta)
+        if not _gemm.normalize_rows_backward(torch.get_num_threads(), *arrays):
             raise NonFinite("a gradient of a normalization holds NaN or infinity")
         return dx, dgamma, dbeta, None
 
