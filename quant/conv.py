@@ -63,10 +63,12 @@ def convolve(
     y = _empty(images, rows, columns, outputs, x.dtype)
     bits = gemm.saved_bits(bits_a)
     saved = torch.empty(_gemm.saved_size(images, height, width, inputs, groups, bits), dtype=torch.uint8)
-    arrays = gemm.arrays(real, inverse, none.to(torch.uint8), codes, gemm.reals(y), saved)
+    from_x, inverses, shifts, from_w, to, kept = gemm.arrays(
+        real, inverse, none.to(torch.uint8), codes, gemm.reals(y), saved
+    )
     _gemm.convolve_forward(
-        torch.get_num_threads(), *arrays[:3], lowest, largest, bits, arrays[3], groups, stride, padding,
-        float(scale * scale_w), *arrays[4:],
+        torch.get_num_threads(), from_x, inverses, shifts, lowest, largest, bits, from_w, groups, stride, padding,
+        float(scale * scale_w), to, kept,
     )  # fmt: skip
     found = torch.stack([scale, scale_w.view(()), torch.tensor(float(lowest))])
     return y.to(x.dtype).permute(0, 3, 1, 2), saved, codes, found
@@ -118,13 +120,13 @@ def gradients(
     power = 2.0 ** (1 - groups_g)
     dx = _empty(images, height, width, inputs, dy.dtype)
     dw = torch.empty(codes.shape, dtype=torch.int64) if wanted[1] else None
-    arrays = gemm.arrays(
+    from_dy, inverses, by, kept, from_w, factors_of, to = gemm.arrays(
         real, inverse, shifts.to(torch.uint8).contiguous(), saved, codes, (factors * scale_w * power).contiguous(),
         gemm.reals(dx),
     )  # fmt: skip
     _gemm.convolve_backward(
-        torch.get_num_threads(), *arrays[:3], inverse_w, shifts_w, q, None if seed is None else int(seed),
-        gemm.saved_bits(bits_a), lowest, *arrays[3:5], groups, stride, padding, *arrays[5:], wanted[0], dw,
+        torch.get_num_threads(), from_dy, inverses, by, inverse_w, shifts_w, q, None if seed is None else int(seed),
+        gemm.saved_bits(bits_a), lowest, kept, from_w, groups, stride, padding, factors_of, to, wanted[0], dw,
     )  # fmt: skip
     dx = dx.to(dy.dtype).permute(0, 3, 1, 2) if wanted[0] else dy.new_empty(0)
     if dw is None:

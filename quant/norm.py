@@ -39,8 +39,8 @@ class _BatchNorm(torch.autograd.Function):
         kept = torch.empty(_gemm.kept_bytes(rows, channels), dtype=torch.uint8)
         statistics = torch.empty(channels, 4, dtype=torch.float64)
         parameters = gamma.detach().float().contiguous(), beta.detach().float().contiguous()
-        arrays = gemm.arrays(gemm.reals(x), *parameters, gemm.reals(z), kept, statistics, mean, scale)
-        if not _gemm.normalize(torch.get_num_threads(), *arrays[:3], eps, *arrays[3:]):
+        a, b, c, to, *sums = gemm.arrays(gemm.reals(x), *parameters, gemm.reals(z), kept, statistics, mean, scale)
+        if not _gemm.normalize(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1], sums[2], sums[3]):
             raise NonFinite("a tensor to be normalized holds NaN or infinity")
         ctx.save_for_backward(kept, statistics, parameters[0])
         ctx.mark_non_differentiable(mean, scale)
@@ -102,8 +102,8 @@ class _LayerNorm(torch.autograd.Function):
         kept = torch.empty(rows * _gemm.kept_line(length), dtype=torch.uint8)
         statistics = torch.empty(rows, 4, dtype=torch.float64)
         parameters = gamma.detach().float().contiguous(), beta.detach().float().contiguous()
-        arrays = gemm.arrays(gemm.reals(x), *parameters, gemm.reals(z), kept, statistics)
-        if not _gemm.normalize_rows(torch.get_num_threads(), *arrays[:3], eps, *arrays[3:]):
+        a, b, c, to, *sums = gemm.arrays(gemm.reals(x), *parameters, gemm.reals(z), kept, statistics)
+        if not _gemm.normalize_rows(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1]):
             raise NonFinite("a tensor to be normalized holds NaN or infinity")
         ctx.save_for_backward(kept, statistics, parameters[0])
         return z
