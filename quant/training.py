@@ -203,10 +203,10 @@ class Run:
         draw(self.folder / "progress.png", self.log, "%" if self.examples.test_labels.size else "bits per character")
 
 
-def replace(path: Path, content: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(content)
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 
