@@ -41,7 +41,7 @@ def flat(x: Tensor) -> Tensor:
 
 
 class ReLU(nn.ReLU):
-    """nn.ReLU, never in place. NaN becomes 0."""
+    """nn.ReLU, never in place. NaN becomes 0. On other devices than CPUs it is torch's."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ReLU.apply(x)
+        return _ReLU.apply(x) if x.is_cpu else x.relu()

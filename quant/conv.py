@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cpp_ext import _gemm
-from quant import gemm
+from quant import gemm, portable
 from quant.config import ShiftQuantConfig
 from quant.quantizers import code_range
 from quant.shift import exponents, scales, two_sided_scales
@@ -51,6 +51,8 @@ def convolve(
     """x (images, inputs, height, width), w (outputs, inputs / groups, ky, kx) -> y of the type of x; the codes of x,
     packed; those of w (outputs, ky, kx, inputs / groups); the scales of x and of w and the least code of x."""
     (images, inputs, height, width), (outputs, _, ky, kx) = x.shape, w.shape
+    if not x.is_cpu:
+        return portable.convolve(x, w, bits_a, bits_w, stride, padding, groups)
     rows, columns = _sides(height, width, [ky, kx], stride, padding)
     if rows < 1 or columns < 1:
         raise ValueError(f"a kernel of {ky}x{kx} on {height}x{width} and {padding} around: nothing is left")
@@ -97,6 +99,10 @@ def gradients(
     groups_g: int, scheme: str, seed: Tensor | None, stride: int, padding: int, groups: int, wanted: list[bool],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Of x, with the type of dy, and of w, float32; empty where they are not wanted. sides: height and width of x."""
+    if not dy.is_cpu:
+        return portable.gradients(
+            dy, saved, codes, found, sides, bits_g, groups_g, scheme, seed, stride, padding, groups, wanted
+        )
     images, outputs, (height, width) = dy.shape[0], dy.shape[1], sides
     inputs = codes.shape[3] * groups
     real = _last(dy)
@@ -144,7 +150,9 @@ def _(
     return dx if wanted[0] else dy.new_empty(0), dw if wanted[1] else found.new_empty(0)
 
 
-class _Conv2d(torch.autograd.Function):
+class Convolution(torch.autograd.Function):
+    """x (images, inputs, height, width), w as of nn.Conv2d -> y."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry, config: ShiftQuantConfig) -> Tensor:
         y, *saved = convolve(x, w, config.bits_a, config.bits_w, *geometry)
@@ -182,5 +190,5 @@ class Conv2d(nn.Conv2d):
             raise ValueError(f"no integer kernel for {self}")
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _Conv2d.apply(x, self.weight, Geometry(self.stride[0], self.padding[0], self.groups), self.config)
+        y = Convolution.apply(x, self.weight, Geometry(self.stride[0], self.padding[0], self.groups), self.config)
         return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]

@@ -1,5 +1,5 @@
-"""L1 normalization: deviations are measured by their mean size, not its square (Wu et al. 2018); in integers, by
-cpp_ext's kernels, and the same in floating point.
+"""L1 normalization: deviations are measured by their mean size, not its square (Wu et al. 2018); on CPUs in integers,
+by cpp_ext's kernels, on other devices the same in floating point.
 
 K times the mean absolute deviation is the standard deviation of Gaussian data, so that learning rates and initial
 weights carry over (our default; the paper's constant and widths are not known to us).
@@ -65,15 +65,19 @@ class L1BatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        one = torch.ones(x.shape[1]) if self.weight is None else self.weight
-        zero = torch.zeros(x.shape[1]) if self.bias is None else self.bias
+        one = torch.ones(x.shape[1], device=x.device) if self.weight is None else self.weight
+        zero = torch.zeros(x.shape[1], device=x.device) if self.bias is None else self.bias
         if self.training or not self.track_running_stats:
             if x.dim() != 4 or x.numel() == 0:
                 raise ValueError(f"batch normalization of {tuple(x.shape)}: pictures are needed")
             last = x.permute(0, 2, 3, 1)
-            z, mean, scale = _BatchNorm.apply(last.reshape(-1, x.shape[1]), one, zero, self.eps)
+            if x.is_cpu:
+                z, mean, scale = _BatchNorm.apply(last.reshape(-1, x.shape[1]), one, zero, self.eps)
+            else:
+                y, mean, scale = l1_normalize(last.float(), (0, 1, 2), self.eps)
+                z = (y * one + zero).to(x.dtype)
             if self.track_running_stats:
-                self._follow(mean, scale)
+                self._follow(mean.detach().flatten(), scale.detach().flatten())
             return z.view(last.shape).permute(0, 3, 1, 2)
         slope, offset = self.affine_of_running(one, zero)
         return (x * slope[:, None, None] + offset[:, None, None]).to(x.dtype)
@@ -125,6 +129,9 @@ class L1LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         length = math.prod(self.normalized_shape)
-        one = torch.ones(length) if self.weight is None else self.weight.flatten()
-        zero = torch.zeros(length) if self.bias is None else self.bias.flatten()
+        one = torch.ones(length, device=x.device) if self.weight is None else self.weight.flatten()
+        zero = torch.zeros(length, device=x.device) if self.bias is None else self.bias.flatten()
+        if not x.is_cpu:
+            y, _, _ = l1_normalize(x.float().reshape(-1, length), (1,), self.eps)
+            return (y * one + zero).to(x.dtype).view(x.shape)
         return _LayerNorm.apply(x.reshape(-1, length), one, zero, self.eps).view(x.shape)

