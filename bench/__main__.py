@@ -25,6 +25,7 @@ SUITES = {
     "gemm": "integer matrix products against bfloat16",
     "l1norm": "L1 normalization in integers against L2 normalization",
     "quant-train": "training steps in integers against bfloat16",
+    "quant-accuracy": "what training in few bits costs in accuracy",
     "ablation": "what each mechanism of MLICv2 is worth, at small width and equal budget",
     "rounding": "what the integers of the entropy path cost",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report

@@ -67,7 +67,7 @@ def gradients(
         scale_dx = scale_dw = of_x.scale.view(())
     _, ky, kx, of_group = codes.shape
     of_outputs = outputs // groups
-    for_dx, for_dw = (made.shifted().view(-1, outputs) for made in (of_x, of_w))
+    for_dx, for_dw = (made.shifted().reshape(-1, outputs) for made in (of_x, of_w))
     dx_parts, dw_parts = [], []
     for g in range(groups):
         these = slice(g * of_outputs, (g + 1) * of_outputs)
