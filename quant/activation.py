@@ -8,31 +8,57 @@ import torch
 from torch import Tensor, nn
 
 from cpp_ext import _gemm
-from quant.gemm import native, reals
+from quant.gemm import arrays, native, reals
+
+
+@torch.library.custom_op("narrowbit::relu", mutates_args=())
+def relu(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x, dense in any order of dimensions, float32 or bfloat16 -> max(x, 0), and a bit for each number of whether it
+    is above 0."""
+    y = torch.empty_like(x)  # strides as x has them: places in memory are the same
+    bits = x.new_empty(_bytes(x.numel()), dtype=torch.uint8)
+    if x.numel():
+        _gemm.relu(torch.get_num_threads(), *arrays(flat(x), flat(y), bits))
+    return y, bits
+
+
+@relu.register_fake
+def _(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty(_bytes(x.numel()), dtype=torch.uint8)
+
+
+@torch.library.custom_op("narrowbit::relu_backward", mutates_args=())
+def relu_backward(dy: Tensor, bits: Tensor) -> Tensor:
+    """dy where the bits are set, or 0; in memory as x was."""
+    dx = torch.empty_like(dy)
+    if dy.numel():
+        _gemm.relu_backward(torch.get_num_threads(), *arrays(flat(dy), bits, flat(dx)))
+    return dx
+
+
+@relu_backward.register_fake
+def _(dy: Tensor, bits: Tensor) -> Tensor:
+    return torch.empty_like(dy)
+
+
+def _bytes(numbers: int) -> int:
+    return (numbers + _gemm.SIGNS - 1) // _gemm.SIGNS * (_gemm.SIGNS // 8)
 
 
 class _ReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = native(x)
-        y = torch.empty_like(x)  # strides as x has them: places in memory are the same
-        bits = torch.empty(-(-x.numel() // _gemm.SIGNS) * (_gemm.SIGNS // 8), dtype=torch.uint8)
-        if x.numel():
-            _gemm.relu(torch.get_num_threads(), flat(x), flat(y), bits)
+        y, bits = relu(native(x))
         ctx.save_for_backward(bits)
-        ctx.stride = x.stride()
+        ctx.stride = y.stride()
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Tensor:
-        (bits,) = ctx.saved_tensors
         dy = native(dy)
         if dy.stride() != ctx.stride:
-            dy = torch.empty_strided(dy.shape, ctx.stride, dtype=dy.dtype).copy_(dy)
-        dx = torch.empty_strided(dy.shape, ctx.stride, dtype=dy.dtype)
-        if dy.numel():
-            _gemm.relu_backward(torch.get_num_threads(), flat(dy), bits, flat(dx))
-        return dx
+            dy = torch.empty_strided(dy.shape, ctx.stride, dtype=dy.dtype, device=dy.device).copy_(dy)
+        return relu_backward(dy, ctx.saved_tensors[0])
 
 
 def flat(x: Tensor) -> Tensor:

@@ -17,46 +17,81 @@ from quant.conv import Convolution, Geometry
 from quant.shift import two_sided
 
 
+@torch.library.custom_op("narrowbit::linear", mutates_args=())
+def multiply(x: Tensor, w: Tensor, bits_a: int, bits_w: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x (rows, inputs), w (outputs, inputs) -> y of the type of x; the codes of x, packed; those of w; the scales of
+    x and of w and the least code of x."""
+    rows, lowest = gemm.quantize_activations(x, bits_a)
+    codes, scale_w = gemm.quantize_weights(w, bits_w)
+    sums = gemm.multiply(rows.bytes, gemm.pack(codes))
+    found = torch.cat([rows.scale, scale_w, torch.tensor([float(lowest)])])
+    return gemm.scaled(sums, rows.scale * scale_w, x.dtype), gemm.pack_codes(rows.bytes, bits_a, lowest), codes, found
+
+
+@multiply.register_fake
+def _(x: Tensor, w: Tensor, bits_a: int, bits_w: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    kept = x.shape[0] * ((x.shape[1] + gemm.PAD - 1) // gemm.PAD * gemm.PAD) * gemm.saved_bits(bits_a) // 8
+    return (
+        x.new_empty(x.shape[0], w.shape[0]), x.new_empty(kept, dtype=torch.uint8),
+        w.new_empty(w.shape, dtype=torch.int8), w.new_empty(3, dtype=torch.float32),
+    )  # fmt: skip
+
+
+@torch.library.custom_op("narrowbit::linear_backward", mutates_args=())
+def gradients(
+    dy: Tensor, saved: Tensor, codes: Tensor, found: Tensor, bits_a: int, bits_g: int, groups: int, scheme: str,
+    seed: Tensor | None, wanted: list[bool],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Of x, with the type of dy, and of w, float32; empty where they are not wanted."""
+    (outputs, inputs), chance = codes.shape, None if seed is None else int(seed)
+    scale_x, scale_w, lowest = found[0], found[1], int(found[2])
+    if scheme == "two_sided":
+        # One scale for each row of the first product, for each column of the second.
+        of_rows, of_columns = (two_sided(dy.float(), bits_g, groups, chance, dim) for dim in (1, 0))
+        power = 2.0 ** (1 - groups)
+        for_dx, scale_g = gemm.to_bytes(of_rows.shifted()), of_rows.scale * power
+        for_dw, scale_dw = gemm.to_bytes(of_columns.shifted()), of_columns.scale.t() * power
+    else:
+        made = gemm.shift_quantize(dy, bits_g, groups, chance)
+        for_dx, for_dw, scale_g, scale_dw = made.bytes, made.bytes, made.scale, made.scale
+    dx, dw = dy.new_empty(0), found.new_empty(0)
+    if wanted[0]:
+        # Rows are shifted along the output channels, over which this product sums.
+        sums = gemm.multiply(for_dx, gemm.pack(codes.t().contiguous()))
+        if scale_g.numel() == 1:
+            dx = gemm.scaled(sums, scale_g * scale_w, dy.dtype)
+        else:
+            dx = (sums * (scale_g * scale_w)).to(dy.dtype)
+    if wanted[1]:
+        x = gemm.unpack_codes(saved, bits_a, lowest, len(dy))
+        dw = gemm.interleaved(for_dw, x)[:outputs, :inputs] * (scale_dw * scale_x)
+    return dx, dw
+
+
+@gradients.register_fake
+def _(
+    dy: Tensor, saved: Tensor, codes: Tensor, found: Tensor, bits_a: int, bits_g: int, groups: int, scheme: str,
+    seed: Tensor | None, wanted: list[bool],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    dx = dy.new_empty(dy.shape[0], codes.shape[1]) if wanted[0] else dy.new_empty(0)
+    return dx, found.new_empty(codes.shape) if wanted[1] else found.new_empty(0)
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, config: ShiftQuantConfig) -> Tensor:
-        rows, lowest = gemm.quantize_activations(x.flatten(0, -2), config.bits_a)
-        codes, scale_w = gemm.quantize_weights(w, config.bits_w)
+        y, *saved = multiply(x, w, config.bits_a, config.bits_w)
         seed = torch.randint(1 << 31, ()) if config.rounding == "stochastic" else None
-        saved = gemm.pack_codes(rows.bytes, config.bits_a, lowest)
-        ctx.save_for_backward(saved, rows.scale, codes, scale_w, seed)
-        ctx.config, ctx.lowest = config, lowest
-        sums = gemm.multiply(rows.bytes, gemm.pack(codes))
-        return gemm.scaled(sums, rows.scale * scale_w, x.dtype).view(*x.shape[:-1], -1)
+        ctx.save_for_backward(*saved, seed)
+        ctx.config = config
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        saved, scale_x, w, scale_w, seed = ctx.saved_tensors
-        outputs, inputs = w.shape
-        c, g = ctx.config, dy.flatten(0, -2)
-        chance = None if seed is None else int(seed)
-        if c.scheme == "two_sided":
-            # One scale for each row of the first product, for each column of the second.
-            of_rows, of_columns = (two_sided(g.float(), c.bits_g, c.groups, chance, dim) for dim in (1, 0))
-            power = 2.0 ** (1 - c.groups)
-            for_dx, scale_g = gemm.to_bytes(of_rows.shifted()), of_rows.scale * power
-            for_dw, scale_dw = gemm.to_bytes(of_columns.shifted()), of_columns.scale.t() * power
-        else:
-            made = gemm.shift_quantize(g, c.bits_g, c.groups, chance)
-            for_dx, for_dw, scale_g, scale_dw = made.bytes, made.bytes, made.scale, made.scale
-        dx = dw = None
-        if ctx.needs_input_grad[0]:
-            # Rows are shifted along the output channels, over which this product sums.
-            sums = gemm.multiply(for_dx, gemm.pack(w.t().contiguous()))
-            if scale_g.numel() == 1:
-                dx = gemm.scaled(sums, scale_g * scale_w, dy.dtype)
-            else:
-                dx = (sums * (scale_g * scale_w)).to(dy.dtype)
-            dx = dx.view(*dy.shape[:-1], inputs)
-        if ctx.needs_input_grad[1]:
-            x = gemm.unpack_codes(saved, c.bits_a, ctx.lowest, len(g))
-            dw = gemm.interleaved(for_dw, x)[:outputs, :inputs] * (scale_dw * scale_x)
-        return dx, dw, None
+        *saved, seed = ctx.saved_tensors
+        c, wanted = ctx.config, list(ctx.needs_input_grad[:2])
+        dx, dw = gradients(dy, *saved, c.bits_a, c.bits_g, c.groups, c.scheme, seed, wanted)
+        return dx if wanted[0] else None, dw if wanted[1] else None, None
 
 
 class Linear(nn.Linear):
@@ -71,7 +106,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cpu:
-            y = _Linear.apply(x, self.weight, self.config)
+            y = _Linear.apply(x.reshape(-1, self.in_features), self.weight, self.config)
+            y = y.view(*x.shape[:-1], -1)
         else:  # as a convolution of pictures of one position
             rows, w = x.reshape(-1, self.in_features, 1, 1), self.weight[:, :, None, None]
             y = Convolution.apply(rows, w, Geometry(1, 0, 1), self.config).view(*x.shape[:-1], -1)

@@ -28,33 +28,108 @@ def l1_normalize(x: Tensor, dims: tuple[int, ...], eps: float) -> tuple[Tensor, 
     return centred / (scale + eps), mean, scale
 
 
+@torch.library.custom_op("narrowbit::l1_batch_norm", mutates_args=())
+def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """x (rows, channels) -> z; mean and scale of each channel; what the way back needs. Raises NonFinite."""
+    rows, channels = x.shape
+    z, mean, scale = torch.empty_like(x), torch.empty(channels), torch.empty(channels)
+    kept = torch.empty(_gemm.kept_bytes(rows, channels), dtype=torch.uint8)
+    statistics = torch.empty(channels, 4, dtype=torch.float64)
+    a, b, c, to, *sums = gemm.arrays(gemm.reals(x), gamma, beta, gemm.reals(z), kept, statistics, mean, scale)
+    if not _gemm.normalize(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1], sums[2], sums[3]):
+        raise NonFinite("a tensor to be normalized holds NaN or infinity")
+    return z, mean, scale, kept, statistics
+
+
+@batch_norm.register_fake
+def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows, channels = x.shape
+    kept = x.new_empty(_gemm.kept_bytes(int(rows), int(channels)), dtype=torch.uint8)
+    return (
+        torch.empty_like(x), gamma.new_empty(channels), gamma.new_empty(channels), kept,
+        x.new_empty(channels, 4, dtype=torch.float64),
+    )  # fmt: skip
+
+
+@torch.library.custom_op("narrowbit::l1_batch_norm_backward", mutates_args=())
+def batch_norm_backward(dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, gamma and beta. Raises NonFinite."""
+    made = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
+    a, *rest = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(made[0]), *made[1:])
+    if not _gemm.normalize_backward(torch.get_num_threads(), a, *rest):
+        raise NonFinite("a gradient of a normalization holds NaN or infinity")
+    return made
+
+
+@torch.library.custom_op("narrowbit::l1_layer_norm", mutates_args=())
+def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """x (rows, length) -> z, and what the way back needs. Raises NonFinite."""
+    rows, length = x.shape
+    z = torch.empty_like(x)
+    kept = torch.empty(rows * _gemm.kept_line(length), dtype=torch.uint8)
+    statistics = torch.empty(rows, 4, dtype=torch.float64)
+    a, b, c, to, *sums = gemm.arrays(gemm.reals(x), gamma, beta, gemm.reals(z), kept, statistics)
+    if not _gemm.normalize_rows(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1]):
+        raise NonFinite("a tensor to be normalized holds NaN or infinity")
+    return z, kept, statistics
+
+
+@layer_norm.register_fake
+def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    rows, length = x.shape
+    kept = x.new_empty(rows * _gemm.kept_line(int(length)), dtype=torch.uint8)
+    return torch.empty_like(x), kept, x.new_empty(rows, 4, dtype=torch.float64)
+
+
+@torch.library.custom_op("narrowbit::l1_layer_norm_backward", mutates_args=())
+def layer_norm_backward(dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, gamma and beta. Raises NonFinite."""
+    made = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
+    a, *rest = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(made[0]), *made[1:])
+    if not _gemm.normalize_rows_backward(torch.get_num_threads(), a, *rest):
+        raise NonFinite("a gradient of a normalization holds NaN or infinity")
+    return made
+
+
+@batch_norm_backward.register_fake
+@layer_norm_backward.register_fake
+def _(dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
+
+
+def _numbers(t: Tensor) -> Tensor:
+    return t.detach().float().contiguous()
+
+
 class _BatchNorm(torch.autograd.Function):
-    """In integers: x (rows, channels) -> z, mean, scale."""
+    """x (rows, channels) -> z, mean, scale."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        x = gemm.native(x)
-        rows, channels = x.shape
-        z, mean, scale = torch.empty_like(x), torch.empty(channels), torch.empty(channels)
-        kept = torch.empty(_gemm.kept_bytes(rows, channels), dtype=torch.uint8)
-        statistics = torch.empty(channels, 4, dtype=torch.float64)
-        parameters = gamma.detach().float().contiguous(), beta.detach().float().contiguous()
-        a, b, c, to, *sums = gemm.arrays(gemm.reals(x), *parameters, gemm.reals(z), kept, statistics, mean, scale)
-        if not _gemm.normalize(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1], sums[2], sums[3]):
-            raise NonFinite("a tensor to be normalized holds NaN or infinity")
-        ctx.save_for_backward(kept, statistics, parameters[0])
+        gamma = _numbers(gamma)
+        z, mean, scale, *kept = batch_norm(gemm.native(x), gamma, _numbers(beta), eps)
+        ctx.save_for_backward(gamma, *kept)
         ctx.mark_non_differentiable(mean, scale)
         return z, mean, scale
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        kept, statistics, gamma = ctx.saved_tensors
-        dz = gemm.native(dz)
-        dx, dgamma, dbeta = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
-        arrays = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(dx), dgamma, dbeta)
-        if not _gemm.normalize_backward(torch.get_num_threads(), *arrays):
-            raise NonFinite("a gradient of a normalization holds NaN or infinity")
-        return dx, dgamma, dbeta, None
+        return *batch_norm_backward(gemm.native(dz), *ctx.saved_tensors), None
+
+
+class _LayerNorm(torch.autograd.Function):
+    """x (rows, length) -> z."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+        gamma = _numbers(gamma)
+        z, *kept = layer_norm(gemm.native(x), gamma, _numbers(beta), eps)
+        ctx.save_for_backward(gamma, *kept)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        return *layer_norm_backward(gemm.native(dz), *ctx.saved_tensors), None
 
 
 class L1BatchNorm2d(nn.BatchNorm2d):
@@ -93,34 +168,6 @@ class L1BatchNorm2d(nn.BatchNorm2d):
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, share)
         self.running_var.copy_(self.running_var.sqrt().lerp(scale, share).square())
-
-
-class _LayerNorm(torch.autograd.Function):
-    """In integers: x (rows, length) -> z."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-        x = gemm.native(x)
-        rows, length = x.shape
-        z = torch.empty_like(x)
-        kept = torch.empty(rows * _gemm.kept_line(length), dtype=torch.uint8)
-        statistics = torch.empty(rows, 4, dtype=torch.float64)
-        parameters = gamma.detach().float().contiguous(), beta.detach().float().contiguous()
-        a, b, c, to, *sums = gemm.arrays(gemm.reals(x), *parameters, gemm.reals(z), kept, statistics)
-        if not _gemm.normalize_rows(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1]):
-            raise NonFinite("a tensor to be normalized holds NaN or infinity")
-        ctx.save_for_backward(kept, statistics, parameters[0])
-        return z
-
-    @staticmethod
-    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
-        kept, statistics, gamma = ctx.saved_tensors
-        dz = gemm.native(dz)
-        dx, dgamma, dbeta = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
-        arrays = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(dx), dgamma, dbeta)
-        if not _gemm.normalize_rows_backward(torch.get_num_threads(), *arrays):
-            raise NonFinite("a gradient of a normalization holds NaN or infinity")
-        return dx, dgamma, dbeta, None
 
 
 class L1LayerNorm(nn.LayerNorm):
