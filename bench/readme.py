@@ -144,6 +144,86 @@ def large(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def gemm(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `gemm`."""
+    values = {r["name"].removeprefix("gemm/"): r["value"] for r in result["rows"]}
+    lines = [
+        "| M x N x K | bfloat16, ms | integers, ms | times as fast | quantized on the way |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for shape in dict.fromkeys(name.split("/")[0] for name in values if name[0].isdigit()):
+        cells = (values[f"{shape}/{what}"] for what in ("bf16", "gemm", "gemm/vs-bf16", "quantize+gemm/vs-bf16"))
+        lines.append("| {} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |".format(shape, *cells))
+    medians = (values[f"median/{what}/vs-bf16"] for what in ("gemm", "quantize+gemm"))
+    lines += [
+        "| median | | | {:.2f} | {:.2f} |".format(*medians), "",
+        "Products of 4-bit codes of 4 groups against oneDNN's of bfloat16, from float32, whose casts are counted; one "
+        f"thread, medians of runs in turn. torch {result['torch']}, {result['isa']}. Source: {source(result)}.",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def l1norm(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `l1norm`."""
+    values = {r["name"].removeprefix("l1norm/"): r["value"] for r in result["rows"]}
+    lines = ["| shape | integer L1, ms | against float32 L2 | against bfloat16 L2 |", "|---|---:|---:|---:|"]
+    for shape in dict.fromkeys(name.split("/")[0] for name in values if name[0].isdigit()):
+        cells = (values[f"{shape}/{what}"] for what in ("l1", "vs-fp32-l2", "vs-same-width-l2"))
+        lines.append("| {} | {:.2f} | {:.2f} times | {:.2f} times |".format(shape, *cells))
+    lines += [
+        "",
+        "A norm's way forward and back on bfloat16 tensors: rows x numbers of layer norms, pictures x height x width "
+        "x channels of batch norms; times as fast as torch's own. "
+        f"One thread, {result['isa']}. Source: {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
+def quant_train(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `quant-train`."""
+    values = {r["name"].removeprefix("train-step/"): r["value"] for r in result["rows"]}
+    lines = [
+        "| network | batch, bits | a step in bfloat16, ms | in integers, ms | times as fast | kept for the way back |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for model in dict.fromkeys(name.split("/")[0] for name in values):
+        cells = (values[f"{model}/{what}"] for what in ("bf16", "integers", "vs-bf16"))
+        how = f"{result['models'][model]['batch']}, {result['models'][model]['bits']}"
+        share = 100 * values[f"{model}/kept-vs-bf16"]
+        lines.append("| {} | {} | {:.1f} | {:.1f} | {:.2f} | {:.0f} % |".format(model, how, *cells, share))
+    lines += [
+        "",
+        "Whole training steps against torch's autocast to bfloat16, one thread, medians of runs in turn. Attention's "
+        "own products and GELU are torch's in both. "
+        f"torch {result['torch']}, {result['isa']}. Source: {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
+def quant_accuracy(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `quant-accuracy`."""
+    values = {r["name"].removeprefix("accuracy/"): r["value"] for r in result["rows"]}
+    lines = ["| network | variant | test | training loss | a step, ms |", "|---|---|---:|---:|---:|"]
+    for variant in dict.fromkeys(name.rpartition("/")[0] for name in values):
+        model, name = variant.split("/")
+        cells = (values[f"{variant}/{what}"] for what in ("test", "deviation", "loss", "step"))
+        unit = "%" if model == "resnet20" else "bit/character"
+        lines.append(_accuracy(model, name, unit, *cells))
+    schedules = "; ".join(f"{model}: {' '.join(s)}" for model, s in result["schedules"].items())
+    lines += [
+        "",
+        f"wWaAgG: bits of weights, activations and gradients. Mean and deviation of {result['seeds']} seeds after a "
+        f"schedule that is short and the same for all ({schedules}), {result['jobs']} runs at a time. "
+        f"Source: {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
+def _accuracy(model: str, name: str, unit: str, test: float, deviation: float, loss: float, step: float) -> str:
+    digits = 2 if unit == "%" else 3
+    return f"| {model} | {name} | {test:.{digits}f} +- {deviation:.{digits}f} {unit} | {loss:.3f} | {step:.0f} |"
+
+
 TABLES = {
     "rd-table": ("rd", table),
     "learning": ("learning", learning),

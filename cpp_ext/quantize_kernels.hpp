@@ -80,7 +80,7 @@ template <typename T>
 void ranges_as(size_t first, size_t last, size_t c, const T* x, uint32_t* bits) {
     x += first * c;
     size_t count = last - first;
-    if (c < kBlock && kBlock % c == 0) {  // several rows side by side are as one of kBlock channels
+    if (c && c < kBlock && kBlock % c == 0) {  // several rows side by side are as one of kBlock channels
         const size_t rows = kBlock / c;
         uint32_t many[kBlock];
         for (size_t i = 0; i < kBlock; ++i) many[i] = bits[i % c];
@@ -128,7 +128,7 @@ void codes(size_t count, const T* __restrict x, const float* inverse, const uint
 template <bool kChance, typename T>
 void rows_as(size_t first, size_t last, size_t c, const T* __restrict x, Rounding how, Bytes to) {
     const uint32_t seed = kChance ? *how.seed : 0;
-    const size_t together = c < kBlock && kBlock % c == 0 && to.stride == c ? kBlock / c : 0;
+    const size_t together = c && c < kBlock && kBlock % c == 0 && to.stride == c ? kBlock / c : 0;
     float inverse[kBlock];
     uint8_t shifts[kBlock];
     for (size_t row = 0; row < together; ++row)
@@ -223,7 +223,7 @@ void interleave(size_t fours, size_t c, const uint8_t* bytes, size_t step, uint8
 }
 
 void totals(size_t rows, size_t c, const uint8_t* bytes, size_t step, int32_t* sums) {
-    if (c < kBlock && kBlock % c == 0 && step == c) {
+    if (c && c < kBlock && kBlock % c == 0 && step == c) {
         int32_t many[kBlock] = {};
         const size_t together = kBlock / c;
         for (; rows >= together; rows -= together, bytes += kBlock)

@@ -228,9 +228,8 @@ def pack_codes(codes: Tensor, bits: int, lowest: int) -> Tensor:
     return made
 
 
-def unpack_codes(packed: Tensor, bits: int, lowest: int, n: int) -> Tensor:
-    """The bytes of n rows again."""
-    kept = saved_bits(bits)
-    made = torch.empty(n, packed.numel() * 8 // kept // max(n, 1), dtype=torch.uint8)
-    _gemm.unpack_codes(kept, lowest, packed, made)
+def unpack_codes(packed: Tensor, bits: int, lowest: int, n: int, channels: int) -> Tensor:
+    """The bytes (n, channels rounded up to PAD's multiple) again."""
+    made = torch.empty(n, _round_up(channels, PAD), dtype=torch.uint8)
+    _gemm.unpack_codes(saved_bits(bits), lowest, packed, made)
     return made

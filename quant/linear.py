@@ -63,7 +63,7 @@ def gradients(
         else:
             dx = (sums * (scale_g * scale_w)).to(dy.dtype)
     if wanted[1]:
-        x = gemm.unpack_codes(saved, bits_a, lowest, len(dy))
+        x = gemm.unpack_codes(saved, bits_a, lowest, len(dy), inputs)
         dw = gemm.interleaved(for_dw, x)[:outputs, :inputs] * (scale_dw * scale_x)
     return dx, dw
 
@@ -107,8 +107,8 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cpu:
             y = _Linear.apply(x.reshape(-1, self.in_features), self.weight, self.config)
-            y = y.view(*x.shape[:-1], -1)
+            y = y.view(*x.shape[:-1], self.out_features)
         else:  # as a convolution of pictures of one position
             rows, w = x.reshape(-1, self.in_features, 1, 1), self.weight[:, :, None, None]
-            y = Convolution.apply(rows, w, Geometry(1, 0, 1), self.config).view(*x.shape[:-1], -1)
+            y = Convolution.apply(rows, w, Geometry(1, 0, 1), self.config).view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias.to(y.dtype)

@@ -109,3 +109,17 @@ def test_torch_compile_goes_around_the_kernels() -> None:
         y.square().sum().backward()
         found.append([y.detach(), *(p.grad.clone() for p in model.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_no_examples_and_no_deviations_are_no_trouble() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10), nn.LayerNorm(10))
+    quant.quantize_(model, quant.ShiftQuantConfig())
+    for images in (0, 2):
+        y = model(torch.zeros(images, 3, 8, 8))
+        assert y.shape == (images, 10)
+        y.sum().backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters())
+    with pytest.raises(quant.NonFinite):
+        model(torch.full((1, 3, 8, 8), torch.nan))
+    with pytest.raises(ValueError, match="nothing is left"):
+        model[0](torch.zeros(1, 3, 2, 2))

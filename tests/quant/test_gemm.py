@@ -151,3 +151,18 @@ def test_shifted_codes_multiply_as_their_values() -> None:
     expected = (g.codes.double() * torch.exp2(-g.exponents.double())) @ w.codes.double().T * scale
     assert torch.equal(found, expected)
     assert torch.allclose(found, g.values().double() @ w.values().double().T, rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 30), st.integers(1, 80), st.integers(1, 300), st.integers(0, 2**31))
+def test_up_to_nine_groups_of_four_bits_where_both_sides_carry_the_shifts(
+    groups: int, m: int, n: int, k: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    a, b, shifts = rng.integers(-7, 8, (m, k)), rng.integers(-7, 8, (n, k)), rng.integers(0, groups, k)
+    left = np.minimum(shifts, 4)
+    found = gemm.multiply(
+        torch.from_numpy((a << left).astype(np.int8)),
+        gemm.pack(torch.from_numpy((b << (shifts - left)).astype(np.int8))),
+    )
+    assert np.array_equal(found.numpy(), reference.shifted_products(a, b.T, shifts))
