@@ -2,7 +2,9 @@
 
     python -m bench gemm --json FILE
 
-All from float32 inputs, on one thread, contenders in turn; rows are ratios of medians, and times in milliseconds.
+All from float32 inputs, on one thread, contenders in turn; rows are ratios of medians, and times in milliseconds. Also
+timed: float32, torch._int_mm (int8-onednn) of codes that are there, and on the smallest shape float16, which few x86
+machines have products of: whatever is compared with that wins by hundreds, so nothing is.
 
 gemm/MxNxK/gemm/vs-bf16            our product of codes that are there, against a product of bfloat16 with its two casts
 gemm/MxNxK/quantize+gemm/vs-bf16   with ShiftQuant of the left side (4 bits, 4 groups, by chance); where the shape is
@@ -75,6 +77,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         }
         times = timing.in_turn(work, args.runs)
         shape = f"gemm/{m}x{n}x{k}"
+        if m * n * k <= 1 << 27:
+            half, other = a.half(), b.half().t()
+            times["fp16-no-baseline"] = timing.in_turn({"fp16": lambda h=half, o=other: h @ o}, 2, 0)["fp16"]
         rows += timing.rows_of(shape, times)
         for name, ratios in found.items():
             ratios.append(timing.ratio(times, "bf16", name))

@@ -37,6 +37,7 @@ RESNET = {
     "w4a4g3-shift-l1": [*G3, *SHIFT],
     "w4a4g3-two-sided-l1": [*G3, *BOTH],
 }
+TEXT = ["--data", "text:", "--subset", "2000000", "--batch", "32"]
 CHAR = {"fp32": ["--bits", "32"], "w6a6g6-shift-l1": ["--bits", "6", "--groups", "3"]}
 
 
@@ -52,8 +53,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train what is not trained yet and give the report."""
-    shared = {"resnet20": ["--data", f"cifar10:{data_dir(args.data) / 'cifar10'}", "--epochs", str(args.epochs)]}
-    shared["char"] = ["--data", "text:", "--epochs", str(args.text_epochs), "--subset", "2000000", "--batch", "32"]
+    shared = {}
+    if "resnet20" in args.models:
+        shared["resnet20"] = ["--data", f"cifar10:{data_dir(args.data) / 'cifar10'}", "--epochs", str(args.epochs)]
+    shared["char"] = [*TEXT, "--epochs", str(args.text_epochs)]
     variants = {"resnet20": RESNET, "char": CHAR}
     work = [(model, name, options) for model in args.models for name, options in variants[model].items()]
 

@@ -77,3 +77,40 @@ def test_rounding_suite(tmp_path: Path) -> None:
     values = {r["name"].removeprefix("rounding/mlicv2-s/"): r["value"] for r in json.loads(file.read_text())["rows"]}
     assert values["float/qp20/bpp"] != values["integer/qp20/bpp"]
     assert abs(values["bd-rate"]) < 10
+
+
+@pytest.mark.parametrize(("suite", "options", "ratios"), [
+    ("gemm", ["--runs", "1"], {"512x512x512/gemm/vs-bf16", "median/quantize+gemm/vs-bf16"}),
+    ("l1norm", ["--runs", "1"], {"128x8x8x64/vs-fp32-l2", "median/vs-same-width-l2"}),
+    ("quant-train", ["--runs", "1", "--models", "resnet20"], {"resnet20/vs-bf16", "resnet20/kept-vs-bf16"}),
+])  # fmt: skip
+def test_suites_of_integers(
+    suite: str, options: list[str], ratios: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Contenders in turn, with medians and least, threads and capability told."""
+    pytest.importorskip("torch")
+    file = tmp_path / "suite.json"
+    assert main([suite, *options, "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    values = {r["name"].split("/", 1)[1]: r["value"] for r in result["rows"]}
+    assert ratios <= set(values) and all(v > 0 for v in values.values())
+    assert any(name.endswith("/least") for name in values) and result["threads"] == 1 and result["capability"]
+    assert all(name in capsys.readouterr().out for name in list(ratios)[:1])
+
+
+def test_accuracy_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two variants and two seeds on a small text; a second time nothing is trained again."""
+    pytest.importorskip("torch")
+    from bench import quant_accuracy
+
+    for i in range(20):
+        (tmp_path / f"m{i}.py").write_text(f"x = {i}\n" * 400)
+    monkeypatch.setattr(quant_accuracy, "TEXT", ["--data", f"text:{tmp_path}", "--subset", "3000", "--batch", "4"])
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "accuracy.json"
+    options = ["--models", "char", "--text-epochs", "1", "--seeds", "2", "--out", str(tmp_path / "runs")]
+    for _ in range(2):
+        assert main(["quant-accuracy", *options, "--json", str(file)]) == 0
+    values = {r["name"]: r["value"] for r in json.loads(file.read_text())["rows"]}
+    assert 1 < values["accuracy/char/w6a6g6-shift-l1/test"] < 7 and values["accuracy/char/fp32/deviation"] > 0
+    assert len(list((tmp_path / "runs").glob("*/seed-*/checkpoint.pt"))) == 4
