@@ -20,7 +20,7 @@ def _converted(name: str, module: nn.Module, config: ShiftQuantConfig) -> nn.Mod
     """The low-bit twin, which takes over parameters and buffers; None for what stays as it is."""
     kind = type(module)
     others = {nn.ReLU: ReLU} | (NORMS if config.norm == "l1" else {})
-    if name in config.skip or kind not in KINDS | others:
+    if kind not in KINDS | others:
         return None
     made: Any = object.__new__((KINDS | others)[kind])
     made.__dict__.update(module.__dict__)
@@ -39,13 +39,19 @@ def quantize_(model: nn.Module, config: ShiftQuantConfig) -> nn.Module:
 
     Raises ValueError, before anything is changed, for layers no kernel does and for names in skip that are not there.
     """
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     if type(model) in KINDS | NORMS:
         raise ValueError("the model is a layer itself: put it into a Sequential")
     if unknown := [name for name in config.skip if name not in modules]:
         raise ValueError(f"skip names {', '.join(unknown)}, which the model does not have")
-    made = {name: twin for name, module in modules.items() if (twin := _converted(name, module, config)) is not None}
-    for name, twin in made.items():
-        parent, _, last = name.rpartition(".")
-        setattr(modules[parent], last, twin)
+    kept = {id(modules[name]) for name in config.skip}
+    twins = {
+        id(module): twin  # a module that the model has under several names stays one
+        for name, module in modules.items()
+        if id(module) not in kept and (twin := _converted(name, module, config)) is not None
+    }
+    for name, module in modules.items():
+        if id(module) in twins:
+            parent, _, last = name.rpartition(".")
+            setattr(modules[parent], last, twins[id(module)])
     return model

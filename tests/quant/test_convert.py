@@ -123,3 +123,11 @@ def test_no_examples_and_no_deviations_are_no_trouble() -> None:
         model(torch.full((1, 3, 8, 8), torch.nan))
     with pytest.raises(ValueError, match="nothing is left"):
         model[0](torch.zeros(1, 3, 2, 2))
+
+
+def test_a_module_of_two_names_stays_one() -> None:
+    layer = nn.Linear(4, 4)
+    model = quant.quantize_(nn.Sequential(layer, nn.ReLU(), layer), quant.ShiftQuantConfig())
+    assert model[0] is model[2] and isinstance(model[0], Linear) and model[0].weight is layer.weight
+    model = quant.quantize_(nn.Sequential(layer, nn.ReLU(), layer), quant.ShiftQuantConfig(skip=("2",)))
+    assert model[0] is model[2] is layer

@@ -1,0 +1,147 @@
+// The passes of batch normalization: see norm.hpp.
+#pragma once
+
+#include "norm_blocks.hpp"
+
+namespace narrowbit {
+namespace ISA {
+namespace {
+
+template <typename T>
+void sums_of(size_t lines, size_t length, const T* __restrict x, const float* powers, int64_t* sums) {
+    blocks(lines, kLines, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
+        const Near<float> power(powers + from, width);
+        uint32_t sum[kBlock] = {};
+        for (const T* in = x + first * length + from, *end = in + count * length; in != end; in += length)
+            places(width, [&](size_t k) INLINED { sum[k] += raw(load(in + k) * power[k]); });
+        for (size_t k = 0; k < width; ++k) sums[from + k] += int32_t(sum[k] - uint32_t(count) * kRaw);
+    });
+}
+
+void sums(Real type, size_t lines, size_t length, const void* x, const float* power, int64_t* to) {
+    with_type(type, [&](auto t) { sums_of(lines, length, static_cast<const decltype(t)*>(x), power, to); });
+}
+
+// mu + kRaw: what raw numbers are less by.
+inline void middles(Near<int32_t>& mu) {
+    for (size_t k = 0; k < kBlock; ++k) mu.at[k] = int32_t(uint32_t(mu.at[k]) + kRaw);
+}
+
+template <typename T>
+void deviations_of(size_t lines, size_t length, const T* __restrict x, const float* powers, const int32_t* mu,
+                   int64_t* sums, int32_t* largest) {
+    blocks(lines, kLines, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
+        const Near<float> power(powers + from, width);
+        Near<int32_t> middle(mu + from, width);
+        middles(middle);
+        int32_t sum[kBlock] = {}, peak[kBlock] = {};
+        for (const T* in = x + first * length + from, *end = in + count * length; in != end; in += length)
+            places(width, [&](size_t k) INLINED {
+                const int32_t size = std::abs(int32_t(raw(load(in + k) * power[k])) - middle[k]);
+                sum[k] += size, peak[k] = std::max(peak[k], size);
+            });
+        for (size_t k = 0; k < width; ++k)
+            sums[from + k] += sum[k], largest[from + k] = std::max(largest[from + k], peak[k]);
+    });
+}
+
+void deviations(Real type, size_t lines, size_t length, const void* x, const float* power, const int32_t* mu,
+                int64_t* to, int32_t* largest) {
+    with_type(type, [&](auto t) {
+        deviations_of(lines, length, static_cast<const decltype(t)*>(x), power, mu, to, largest);
+    });
+}
+
+// The level of a deviation, 0..15: 8 and more where d >= 0.
+inline uint8_t level_of(int32_t d, float step) { return uint8_t(int32_t(float(d) * step + 8.0f)); }
+
+template <typename T>
+void apply_to(size_t lines, size_t length, const T* __restrict x, Norm::Affine how, T* __restrict z, uint8_t* kept,
+              int64_t* negatives) {
+    const size_t line = kept_line(length);
+    blocks(lines, 255, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
+        const Near<float> power(how.power + from, width), step(how.step + from, width);
+        Near<int32_t> middle(how.mu + from, width);
+        middles(middle);
+        const Near<int32_t> factor(how.factor + from, width), half(how.half + from, width);
+        const Near<int32_t> shift(how.shift + from, width), offset(how.offset + from, width);
+        uint8_t levels[kBlock], negative[kBlock] = {};
+        for (size_t i = first; i < first + count; ++i) {
+            const T* in = x + i * length + from;
+            T* out = z + i * length + from;
+            places(width, [&](size_t k) INLINED {
+                const int32_t d = int32_t(raw(load(in + k) * power[k])) - middle[k];
+                store(float(((d * factor[k] + half[k]) >> shift[k]) + offset[k]) * how.unit, out + k);
+                levels[k] = level_of(d, step[k]);
+            });
+            places(width, [&](size_t k) INLINED { negative[k] = uint8_t(negative[k] + (levels[k] < 8)); });
+            join(width, levels, kept + i * line + from / 2);
+        }
+        for (size_t k = 0; k < width; ++k) negatives[from + k] += negative[k];
+    });
+}
+
+void apply(Real type, size_t lines, size_t length, const void* x, Norm::Affine how, void* z, uint8_t* kept,
+           int64_t* negatives) {
+    with_type(type, [&](auto t) {
+        using T = decltype(t);
+        apply_to(lines, length, static_cast<const T*>(x), how, static_cast<T*>(z), kept, negatives);
+    });
+}
+
+template <typename T>
+void gradient_sums_of(size_t lines, size_t length, const T* __restrict dz, const float* powers, const uint8_t* kept,
+                      int64_t* sums, int64_t* products) {
+    blocks(lines, kLines, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
+        const Near<float> power(powers + from, width);
+        int32_t sum[kBlock] = {}, product[kBlock] = {};
+        uint8_t levels[kBlock];
+        for (size_t i = first; i < first + count; ++i) {
+            part(width, kept + i * kept_line(length) + from / 2, levels);
+            const T* in = dz + i * length + from;
+            places(width, [&](size_t k) INLINED {
+                const int32_t g = rounded(load(in + k) * power[k]);
+                sum[k] += g, product[k] += g * int32_t(levels[k]);
+            });
+        }
+        for (size_t k = 0; k < width; ++k)  // of odd numbers, 2 level - 15
+            sums[from + k] += sum[k], products[from + k] += 2 * int64_t(product[k]) - 15 * int64_t(sum[k]);
+    });
+}
+
+void gradient_sums(Real type, size_t lines, size_t length, const void* dz, const float* power, const uint8_t* kept,
+                   int64_t* to, int64_t* products) {
+    with_type(type, [&](auto t) {
+        gradient_sums_of(lines, length, static_cast<const decltype(t)*>(dz), power, kept, to, products);
+    });
+}
+
+template <typename T>
+void gradient_of(size_t lines, size_t length, const T* __restrict dz, Norm::Slope how, const uint8_t* kept,
+                 T* __restrict dx) {
+    along(length, [&](size_t from, size_t width) INLINED {
+        const Near<float> power(how.power + from, width), factor(how.factor + from, width);
+        const Near<int32_t> below(how.below + from, width), above(how.above + from, width);
+        uint8_t levels[kBlock];
+        for (size_t i = 0; i < lines; ++i) {
+            part(width, kept + i * kept_line(length) + from / 2, levels);
+            const T* in = dz + i * length + from;
+            T* out = dx + i * length + from;
+            places(width, [&](size_t k) INLINED {
+                const uint32_t g = raw(load(in + k) * power[k]) << 8;
+                store(float(int32_t(g) - (levels[k] < 8 ? below[k] : above[k])) * factor[k], out + k);
+            });
+        }
+    });
+}
+
+void gradient(Real type, size_t lines, size_t length, const void* dz, Norm::Slope how, const uint8_t* kept, void* dx) {
+    with_type(type, [&](auto t) {
+        using T = decltype(t);
+        gradient_of(lines, length, static_cast<const T*>(dz), how, kept, static_cast<T*>(dx));
+    });
+}
+
+}  // namespace
+}  // namespace ISA
+}  // namespace narrowbit
