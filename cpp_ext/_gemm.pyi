@@ -9,6 +9,7 @@ from typing import Any
 
 COLUMNS: int
 SIGNS: int
+STATISTICS: int
 
 def isa() -> str:
     """The instruction set in use: scalar, avx2 or avx512. Raises ValueError if MLIC_CPU asks for what is not there."""

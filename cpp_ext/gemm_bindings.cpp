@@ -204,8 +204,8 @@ bool normalize_batch(int threads, RealArray x, Array<const float> gamma, Array<c
     if (rows > size_t(1) << 40) throw std::invalid_argument("too many rows");
     expect(gamma, c, "gamma"), expect(beta, c, "beta"), expect(z, rows * c, "z");
     expect(mean, c, "mean"), expect(scale, c, "scale");
-    expect(kept, kept_bytes(rows, c), "kept"), expect(statistics, 4 * c, "statistics");
-    static_assert(sizeof(ChannelStatistics) == 4 * sizeof(double));
+    expect(kept, kept_bytes(rows, c), "kept"), expect(statistics, kStatistics * c, "statistics");
+    static_assert(sizeof(ChannelStatistics) == kStatistics * sizeof(double));
     return normalize(threads, rows, c, reals(x), gamma.data(), beta.data(), eps, reals(z), kept.data(),
                      reinterpret_cast<ChannelStatistics*>(statistics.data()), mean.data(), scale.data());
 }
@@ -214,7 +214,8 @@ bool normalize_batch_backward(int threads, RealArray dz, Array<const float> gamm
                               Array<const double> statistics, RealArray dx, Array<float> dgamma, Array<float> dbeta) {
     if (dz.ndim() != 2 || dz.shape(0) == 0) throw std::invalid_argument("dz must be (rows, channels)");
     const size_t rows = dz.shape(0), c = dz.shape(1);
-    expect(gamma, c, "gamma"), expect(kept, kept_bytes(rows, c), "kept"), expect(statistics, 4 * c, "statistics");
+    expect(gamma, c, "gamma"), expect(kept, kept_bytes(rows, c), "kept"),
+        expect(statistics, kStatistics * c, "statistics");
     expect(dx, rows * c, "dx"), expect(dgamma, c, "dgamma"), expect(dbeta, c, "dbeta");
     return normalize_backward(threads, rows, c, reals(dz), gamma.data(), kept.data(),
                               reinterpret_cast<const ChannelStatistics*>(statistics.data()), reals(dx), dgamma.data(),
@@ -225,9 +226,9 @@ bool normalize_rows(int threads, RealArray x, Array<const float> gamma, Array<co
                     RealArray z, Array<uint8_t> kept, Array<double> statistics) {
     if (x.ndim() != 2) throw std::invalid_argument("x must be (rows, length)");
     const size_t rows = x.shape(0), length = x.shape(1);
-    if (length > kLongestRow) throw std::invalid_argument("rows above 262,144 numbers");
+    if (length > kLongestRow) throw std::invalid_argument("rows above 65,536 numbers");
     expect(gamma, length, "gamma"), expect(beta, length, "beta"), expect(z, rows * length, "z");
-    expect(kept, rows * kept_line(length), "kept"), expect(statistics, 4 * rows, "statistics");
+    expect(kept, rows * kept_line(length), "kept"), expect(statistics, kStatistics * rows, "statistics");
     return normalize_layer(threads, rows, length, reals(x), gamma.data(), beta.data(), eps, reals(z), kept.data(),
                            reinterpret_cast<ChannelStatistics*>(statistics.data()));
 }
@@ -237,7 +238,7 @@ bool normalize_rows_backward(int threads, RealArray dz, Array<const float> gamma
     if (dz.ndim() != 2) throw std::invalid_argument("dz must be (rows, length)");
     const size_t rows = dz.shape(0), length = dz.shape(1);
     expect(gamma, length, "gamma"), expect(kept, rows * kept_line(length), "kept");
-    expect(statistics, 4 * rows, "statistics"), expect(dx, rows * length, "dx");
+    expect(statistics, kStatistics * rows, "statistics"), expect(dx, rows * length, "dx");
     expect(dgamma, length, "dgamma"), expect(dbeta, length, "dbeta");
     return normalize_layer_backward(threads, rows, length, reals(dz), gamma.data(), kept.data(),
                                     reinterpret_cast<const ChannelStatistics*>(statistics.data()), reals(dx),
@@ -284,6 +285,7 @@ NB_MODULE(_gemm, m) {
           "statistics"_a, "mean"_a, "scale"_a, release);
     m.def("normalize_backward", &normalize_batch_backward, "threads"_a, "dz"_a, "gamma"_a, "kept"_a, "statistics"_a,
           "dx"_a, "dgamma"_a, "dbeta"_a, release);
+    m.attr("STATISTICS") = kStatistics;
     m.def("kept_line", &kept_line, "length"_a);
     m.def("normalize_rows", &normalize_rows, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a, "kept"_a,
           "statistics"_a, release);

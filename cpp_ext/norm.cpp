@@ -118,10 +118,10 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
 
     double most = 0;
     std::vector<Scale> scales;
-    std::vector<float> step;
+    std::vector<int32_t> bottom;
     for (size_t c = 0; c < channels; ++c) {
         const Scale s = scale_of(deviation[c], m, peak[c], power[c], eps);
-        scales.push_back(s), step.push_back(s.step);
+        scales.push_back(s), bottom.push_back(s.bottom);
         mean[c] = float(mu[c] / double(power[c])), scale[c] = float(s.size / double(power[c]));
         most = std::max(most, std::fabs(double(gamma[c])) * s.peak * s.inverse + std::fabs(double(beta[c])));
     }
@@ -135,9 +135,9 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
     }
     const auto factors = repeated(factor), halves = repeated(half), shifts = repeated(shift),
                offsets = repeated(offset);
-    const auto steps = repeated(step);
-    const Norm::Affine how = {powers_of_line.data(), steps.data(),  mus.data(),     factors.data(),
-                              halves.data(),         shifts.data(), offsets.data(), float(two_to(-bits))};
+    const auto bottoms = repeated(bottom);
+    const Norm::Affine how = {powers_of_line.data(), bottoms.data(), mus.data(),     factors.data(),
+                              halves.data(),         shifts.data(),  offsets.data(), float(two_to(-bits))};
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         std::vector<int64_t> own(length);
         n.apply(x.type, count, length, at(x, row * channels), how, to(z, row * channels),

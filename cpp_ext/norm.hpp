@@ -15,11 +15,12 @@ namespace narrowbit {
 
 constexpr int kCodeBits = 15, kGradientBits = 14;  // of q and of the codes of gradients, without their signs
 
-// What the way back needs of each channel: 1 / (K * mean |d| + eps) for d and for x, what a level is of d, and the mean
-// sign.
+// What the way back needs of each channel: 1 / scale for d and for x, the lowest level as a d, the mean sign, and what
+// share of the scale is not eps.
 struct ChannelStatistics {
-    double inverse, inverse_x, level, sign;
+    double inverse, inverse_x, level, sign, share;
 };
+constexpr size_t kStatistics = 5;
 
 constexpr size_t kLine = 128;
 
@@ -34,18 +35,17 @@ struct Norm {
     // Of |d|, and the largest.
     void (*deviations)(Real type, size_t lines, size_t length, const void* x, const float* power, const int32_t* mu,
                        int64_t* sums, int32_t* largest);
-    // z = ((d * factor + half) >> shift) + offset, times unit; kept is the integer part of d * step + 8, 0..15. Of
-    // kLine places or fewer the first half is in the lower halves of bytes, the second in the upper. negatives counts d
-    // < 0.
+    // z = ((d * factor + half) >> shift) + offset, times unit; kept is the octave of |d| above `bottom`, 0..7, and 8
+    // where d >= 0. Of kLine places or fewer the first half is in the lower halves of bytes, the second in the upper.
+    // negatives counts d < 0.
     struct Affine {
         const float* power;
-        const float* step;
-        const int32_t *mu, *factor, *half, *shift, *offset;
+        const int32_t *bottom, *mu, *factor, *half, *shift, *offset;
         float unit;
     };
     void (*apply)(Real type, size_t lines, size_t length, const void* x, Affine how, void* z, uint8_t* kept,
                   int64_t* negatives);
-    // Of codes g of the gradient, and of g * (2 kept - 15).
+    // Of codes g of the gradient, and of g * +-2^octave as kept.
     void (*gradient_sums)(Real type, size_t lines, size_t length, const void* dz, const float* power,
                           const uint8_t* kept, int64_t* sums, int64_t* products);
     // dx = ((g + kRaw) * 256 - below or above) * factor, modulo 2^32: below where d < 0.
@@ -81,7 +81,7 @@ bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, con
 // The same for rows of `length` numbers, at most kLongestRow, each with statistics of its own; kept has
 // kept_line(length) bytes a row. Codes of y have 14 bits, gamma and beta are applied to their real values; the sums of
 // dgamma and dbeta are float32, in a fixed order.
-constexpr size_t kLongestRow = size_t(1) << 18;
+constexpr size_t kLongestRow = size_t(1) << 16;
 bool normalize_layer(int threads, size_t rows, size_t length, Reals x, const float* gamma, const float* beta,
                      double eps, Reals z, uint8_t* kept, ChannelStatistics* statistics);
 bool normalize_layer_backward(int threads, size_t rows, size_t length, Reals dz, const float* gamma,

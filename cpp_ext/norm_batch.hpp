@@ -52,15 +52,13 @@ void deviations(Real type, size_t lines, size_t length, const void* x, const flo
     });
 }
 
-// The level of a deviation, 0..15: 8 and more where d >= 0.
-inline uint8_t level_of(int32_t d, float step) { return uint8_t(int32_t(float(d) * step + 8.0f)); }
-
 template <typename T>
 void apply_to(size_t lines, size_t length, const T* __restrict x, Norm::Affine how, T* __restrict z, uint8_t* kept,
               int64_t* negatives) {
     const size_t line = kept_line(length);
     blocks(lines, 255, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
-        const Near<float> power(how.power + from, width), step(how.step + from, width);
+        const Near<float> power(how.power + from, width);
+        const Near<int32_t> bottom(how.bottom + from, width);
         Near<int32_t> middle(how.mu + from, width);
         middles(middle);
         const Near<int32_t> factor(how.factor + from, width), half(how.half + from, width);
@@ -72,7 +70,7 @@ void apply_to(size_t lines, size_t length, const T* __restrict x, Norm::Affine h
             places(width, [&](size_t k) INLINED {
                 const int32_t d = int32_t(raw(load(in + k) * power[k])) - middle[k];
                 store(float(((d * factor[k] + half[k]) >> shift[k]) + offset[k]) * how.unit, out + k);
-                levels[k] = level_of(d, step[k]);
+                levels[k] = kept_of(d, bottom[k]);
             });
             places(width, [&](size_t k) INLINED { negative[k] = uint8_t(negative[k] + (levels[k] < 8)); });
             join(width, levels, kept + i * line + from / 2);
@@ -92,7 +90,7 @@ void apply(Real type, size_t lines, size_t length, const void* x, Norm::Affine h
 template <typename T>
 void gradient_sums_of(size_t lines, size_t length, const T* __restrict dz, const float* powers, const uint8_t* kept,
                       int64_t* sums, int64_t* products) {
-    blocks(lines, kLines, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
+    blocks(lines, kLines / 4, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
         const Near<float> power(powers + from, width);
         int32_t sum[kBlock] = {}, product[kBlock] = {};
         uint8_t levels[kBlock];
@@ -101,11 +99,10 @@ void gradient_sums_of(size_t lines, size_t length, const T* __restrict dz, const
             const T* in = dz + i * length + from;
             places(width, [&](size_t k) INLINED {
                 const int32_t g = rounded(load(in + k) * power[k]);
-                sum[k] += g, product[k] += g * int32_t(levels[k]);
+                sum[k] += g, product[k] += times_level(g, levels[k]);
             });
         }
-        for (size_t k = 0; k < width; ++k)  // of odd numbers, 2 level - 15
-            sums[from + k] += sum[k], products[from + k] += 2 * int64_t(product[k]) - 15 * int64_t(sum[k]);
+        for (size_t k = 0; k < width; ++k) sums[from + k] += sum[k], products[from + k] += product[k];
     });
 }
 

@@ -14,7 +14,7 @@ namespace ISA {
 namespace {
 
 constexpr size_t kBlock = kLine;  // places at a time
-constexpr size_t kLines = 4096;   // whose sums fit 32 bits: 2^12 numbers of 16 bits, or of 14 times 15
+constexpr size_t kLines = 4096;   // whose sums of numbers of 17 bits fit 32
 
 // Parameters of a block of a line, near and not in the way of what is written.
 template <typename P>
@@ -62,7 +62,21 @@ inline void halves(size_t width, One one) {
         for (size_t j = 0; j < std::min(width, kBlock) / 2; ++j) one(j);
 }
 
-// The levels of a block -> bytes, and back: the first half in the lower nibbles.
+// What is kept of a deviation: its octave above the bottom, 0..7, by the exponent of a float; and 8 where d >= 0.
+inline uint8_t kept_of(int32_t d, int32_t bottom) {
+    const auto size = float(std::abs(d));
+    int32_t bits;
+    std::memcpy(&bits, &size, 4);
+    return uint8_t(std::max((bits >> 23) - bottom, 0) | (8 & ~(d >> 31)));
+}
+
+// g, of 15 bits, times the level of what is kept: a number of 22 bits.
+inline int32_t times_level(int32_t g, uint8_t kept) {
+    const int32_t product = int32_t(uint32_t(g) << (kept & 7));
+    return kept < 8 ? -product : product;
+}
+
+// What is kept of a block -> bytes, and back: the first half in the lower nibbles.
 inline void join(size_t width, const uint8_t* levels, uint8_t* __restrict kept) {
     const size_t half = width / 2;
     halves(width, [&](size_t j) INLINED { kept[j] = uint8_t(levels[j] | levels[j + half] << 4); });

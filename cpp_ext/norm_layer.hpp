@@ -13,14 +13,14 @@ inline uint32_t size_bits(float v) {
     return bits & 0x7FFFFFFFu;
 }
 
-// The sum of what a row's vectors hold; of kLongestRow numbers a sixteenth of them fits 32 bits.
+// The sum of what a row's vectors hold.
 template <typename Sum>
 int64_t all(const Sum (&part)[kBlock]) {
-    int32_t few[kBlock / 8] = {};
-    for (size_t j = 0; j < kBlock; j += kBlock / 8)
-        for (size_t k = 0; k < kBlock / 8; ++k) few[k] += part[j + k];
+    int64_t few[8] = {};
+    for (size_t j = 0; j < kBlock; j += 8)
+        for (size_t k = 0; k < 8; ++k) few[k] += part[j + k];
     int64_t sum = 0;
-    for (const int32_t f : few) sum += f;
+    for (const int64_t f : few) sum += f;
     return sum;
 }
 
@@ -66,8 +66,9 @@ RowSize row_size(size_t length, const T* __restrict x, float power, int32_t midd
 
 // How many deviations are below 0.
 template <typename T>
-int64_t row_apply(size_t length, const T* __restrict x, float power, int32_t middle, Factor f, float unit, float step,
-                  const float* __restrict gamma, const float* __restrict beta, T* __restrict z, uint8_t* kept) {
+int64_t row_apply(size_t length, const T* __restrict x, float power, int32_t middle, Factor f, float unit,
+                  int32_t bottom, const float* __restrict gamma, const float* __restrict beta, T* __restrict z,
+                  uint8_t* kept) {
     uint16_t negative[kBlock] = {};
     along(length, [&](size_t from, size_t width) INLINED {
         uint8_t levels[kBlock];
@@ -75,7 +76,7 @@ int64_t row_apply(size_t length, const T* __restrict x, float power, int32_t mid
             const int32_t d = int32_t(raw(load(x + from + k) * power)) - middle;
             const float y = float((d * f.factor + f.half) >> f.shift) * unit;
             store(y * gamma[from + k] + beta[from + k], z + from + k);
-            levels[k] = level_of(d, step);
+            levels[k] = kept_of(d, bottom);
         });
         places(width, [&](size_t k) INLINED { negative[k] = uint16_t(negative[k] + (levels[k] < 8)); });
         join(width, levels, kept + from / 2);
@@ -103,9 +104,9 @@ RowSums row_gradient_sums(size_t length, const T* __restrict dz, const float* __
         part(width, kept + from / 2, levels);
         places(width, [&](size_t k) INLINED {
             const float v = load(dz + from + k);
-            const int32_t g = rounded(v * gamma[from + k] * power), level = 2 * int32_t(levels[k]) - 15;
-            sum[k] += g, product[k] += g * level;
-            dgamma[from + k] += v * (float(level) * unit), dbeta[from + k] += v;
+            const int32_t g = rounded(v * gamma[from + k] * power);
+            sum[k] += g, product[k] += times_level(g, levels[k]);
+            dgamma[from + k] += v * (float(times_level(1, levels[k])) * unit), dbeta[from + k] += v;
         });
     });
     return {all(sum), all(product)};
@@ -152,7 +153,7 @@ bool layer_of(size_t rows, size_t length, const T* x, const float* gamma, const 
             const int bits = s.peak ? std::clamp(13 - exponent_of(s.peak * s.inverse), -126, 126) : 0;
             const int64_t negatives =
                 row_apply(length, x + r * length, power[r], middle[r], factor_of(s.inverse * two_to(bits)),
-                          float(two_to(-bits)), s.step, gamma, beta, z + r * length, kept + r * kept_line(length));
+                          float(two_to(-bits)), s.bottom, gamma, beta, z + r * length, kept + r * kept_line(length));
             statistics[r] = s.statistics(negatives, m, power[r]);
         }
         rows -= count;

@@ -42,23 +42,22 @@ inline int32_t mean_of(int64_t sum, int64_t m) {
     return int32_t(twice >= 0 ? twice / (2 * m) : -((-twice + 2 * m - 1) / (2 * m)));
 }
 
-// size: K * mean |d|; inverse: 1 / (size + eps); peak: the largest |d|; step: of levels, 8 up to the peak, 7 bits, so
-// that products with d are exact in float32.
+// size: K * mean |d|; inverse: 1 / sqrt(size^2 + eps), as of L2 norms; bottom: the exponent of floats in the lowest of
+// the levels, 7 octaves below the largest |d|.
 struct Scale {
     double size, inverse;
-    int32_t peak;
-    float step;
+    int32_t peak, bottom;
 
     ChannelStatistics statistics(int64_t negatives, int64_t m, float power) const {
-        return {inverse, inverse * double(power), 0.5 / double(step), 1 - 2 * double(negatives) / double(m)};
+        const double level = peak ? 1.5 * two_to(bottom - 127) : 0;
+        return {inverse, inverse * double(power), level, 1 - 2 * double(negatives) / double(m), size * inverse};
     }
 };
 
 inline Scale scale_of(int64_t sum, int64_t m, int32_t peak, float power, double eps) {
-    const double size = kGaussian * (double(sum) / double(m)), whole = size + eps * double(power);
-    const int down = exponent_of(double(peak) + 1) + 4;
-    const auto seven = int32_t(8 * two_to(down) / (double(peak) + 1));
-    return {size, whole > 0 ? 1 / whole : 0, peak, float(seven * two_to(-down))};
+    const double size = kGaussian * (double(sum) / double(m));
+    const double square = size * size + eps * (double(power) * double(power));
+    return {size, square > 0 ? 1 / std::sqrt(square) : 0, peak, 127 + (peak ? exponent_of(peak) : 0) - 7};
 }
 
 // A slope as factor >> shift, and half of what the shift takes.
@@ -71,14 +70,14 @@ inline Factor factor_of(double slope) {
     return {std::clamp(nearest(slope * two_to(shift)), -16384, 16384), (1 << shift) >> 1, shift};
 }
 
-// What is taken from 256 g: the mean of 256 g, and K * mean (g y) * 256 * (sign - mean sign).
+// What is taken from 256 g: the mean of 256 g, and K * mean (g y) * 256 * (sign - mean sign) * size * inverse.
 struct Tilt {
     double along;  // the sum of g * y
     int32_t mean, slope;
 
     Tilt(int64_t sum, int64_t product, double m, const ChannelStatistics& s)
         : along(double(product) * s.level * s.inverse) {
-        const double tilt = 256 * kGaussian * along / m;
+        const double tilt = 256 * kGaussian * along / m * s.share;
         slope = nearest(tilt), mean = nearest(256 * double(sum) / m - tilt * s.sign);
     }
 

@@ -252,9 +252,9 @@ template <typename T>
 void relu_as(size_t first, size_t last, const T* __restrict x, T* __restrict y, uint8_t* __restrict bits) {
     std::memset(bits + first / 8, 0, (last - first + kSigns - 1) / kSigns * (kSigns / 8));
     signs(first, last, [&](size_t at, size_t byte, size_t bit) {
-        const bool positive = load(x + at) > 0;
-        y[at] = positive ? x[at] : T(0);
-        bits[byte] = uint8_t(bits[byte] | uint8_t(positive) << bit);
+        const float v = load(x + at);
+        y[at] = v <= 0 ? T(0) : x[at];  // NaN stays
+        bits[byte] = uint8_t(bits[byte] | uint8_t(v > 0) << bit);
     });
 }
 

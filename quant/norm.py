@@ -21,11 +21,14 @@ K = math.sqrt(math.pi / 2)
 
 
 def l1_normalize(x: Tensor, dims: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(x - mean) / (K * mean |x - mean| + eps) over some dimensions; the mean and K * mean |x - mean|."""
+    """(x - mean) / sqrt(scale^2 + eps) over some dimensions, scale = K * mean |x - mean|; the mean and the scale.
+
+    eps is where L2 norms have it, so that what is constant has no larger gradients than there (our choice).
+    """
     mean = x.mean(dims, keepdim=True)
     centred = x - mean
     scale = K * centred.abs().mean(dims, keepdim=True)
-    return centred / (scale + eps), mean, scale
+    return centred / (scale.square() + eps).sqrt(), mean, scale
 
 
 @torch.library.custom_op("narrowbit::l1_batch_norm", mutates_args=())
@@ -34,7 +37,7 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
     rows, channels = x.shape
     z, mean, scale = torch.empty_like(x), torch.empty(channels), torch.empty(channels)
     kept = torch.empty(_gemm.kept_bytes(rows, channels), dtype=torch.uint8)
-    statistics = torch.empty(channels, 4, dtype=torch.float64)
+    statistics = torch.empty(channels, _gemm.STATISTICS, dtype=torch.float64)
     a, b, c, to, *sums = gemm.arrays(gemm.reals(x), gamma, beta, gemm.reals(z), kept, statistics, mean, scale)
     if not _gemm.normalize(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1], sums[2], sums[3]):
         raise NonFinite("a tensor to be normalized holds NaN or infinity")
@@ -47,7 +50,7 @@ def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tenso
     kept = x.new_empty(_gemm.kept_bytes(int(rows), int(channels)), dtype=torch.uint8)
     return (
         torch.empty_like(x), gamma.new_empty(channels), gamma.new_empty(channels), kept,
-        x.new_empty(channels, 4, dtype=torch.float64),
+        x.new_empty(channels, _gemm.STATISTICS, dtype=torch.float64),
     )  # fmt: skip
 
 
@@ -67,7 +70,7 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
     rows, length = x.shape
     z = torch.empty_like(x)
     kept = torch.empty(rows * _gemm.kept_line(length), dtype=torch.uint8)
-    statistics = torch.empty(rows, 4, dtype=torch.float64)
+    statistics = torch.empty(rows, _gemm.STATISTICS, dtype=torch.float64)
     a, b, c, to, *sums = gemm.arrays(gemm.reals(x), gamma, beta, gemm.reals(z), kept, statistics)
     if not _gemm.normalize_rows(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1]):
         raise NonFinite("a tensor to be normalized holds NaN or infinity")
@@ -78,7 +81,7 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
 def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     rows, length = x.shape
     kept = x.new_empty(rows * _gemm.kept_line(int(length)), dtype=torch.uint8)
-    return torch.empty_like(x), kept, x.new_empty(rows, 4, dtype=torch.float64)
+    return torch.empty_like(x), kept, x.new_empty(rows, _gemm.STATISTICS, dtype=torch.float64)
 
 
 @torch.library.custom_op("narrowbit::l1_layer_norm_backward", mutates_args=())
@@ -159,7 +162,7 @@ class L1BatchNorm2d(nn.BatchNorm2d):
 
     def affine_of_running(self, one: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
         """What inference multiplies by and adds."""
-        slope = one / (self.running_var.sqrt() + self.eps)
+        slope = one / (self.running_var + self.eps).sqrt()
         return slope, zero - self.running_mean * slope
 
     @torch.no_grad()

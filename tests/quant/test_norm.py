@@ -29,8 +29,9 @@ def defined(x: NDArray, gamma: NDArray, beta: NDArray, dz: NDArray, eps: float) 
     d = q - (2 * q.sum(0) + m) // (2 * m)
     peak = np.abs(d).max(0)
     with np.errstate(divide="ignore"):
-        size = K * (np.abs(d).sum(0) / m) + eps * p
-        inverse = np.where(size > 0, 1 / size, 0)
+        size = K * (np.abs(d).sum(0) / m)
+        square = size * size + eps * (p * p)
+        inverse = np.where(square > 0, 1 / np.sqrt(square), 0)
         most = (np.abs(gamma) * peak * inverse + np.abs(beta)).max()
         bits = 14 - np.frexp(most)[1] if most > 0 else 0
         slope = np.ldexp(gamma.astype(np.float64) * inverse, bits)
@@ -38,16 +39,15 @@ def defined(x: NDArray, gamma: NDArray, beta: NDArray, dz: NDArray, eps: float) 
     factor = np.clip(np.rint(np.ldexp(slope, up)), -16384, 16384).astype(np.int64)
     offset = np.rint(np.ldexp(beta.astype(np.float64), bits)).astype(np.int64)
     z = np.float32(((d * factor + ((1 << up) >> 1)) >> up) + offset) * np.float32(2.0**-bits)
-    down = np.frexp(peak + 1.0)[1] + 3
-    step = np.floor(np.ldexp(8.0, down) / (peak + 1.0)) * np.exp2(-down)
-    level = np.floor(np.float32(d * step) + np.float32(8)).astype(np.int64)
-    sign = np.where(level < 8, -1, 1)
-    assert np.array_equal(sign < 0, d < 0) and level.min() >= 0 and level.max() < 16
+    octave = np.maximum(np.frexp(np.abs(d))[1] - np.frexp(peak)[1] + 7, 0)
+    octave = np.where(d == 0, 0, octave)
+    sign = np.where(d < 0, -1, 1)
+    lowest = np.where(peak > 0, 1.5 * np.exp2(np.frexp(peak)[1] - 8.0), 0)
 
     pg = power(dz, 14)
     g = np.rint(dz.astype(np.float64) * pg).astype(np.int64)
-    along = (g * (2 * level - 15)).sum(0) * (0.5 / step) * inverse
-    tilt = 256 * K * along / m
+    along = (g * sign << octave).sum(0) * lowest * inverse
+    tilt = 256 * K * along / m * (size * inverse)
     mean_sign = 1 - 2 * (d < 0).sum(0) / m
     mean = np.rint(256 * g.sum(0) / m - tilt * mean_sign).astype(np.int64)
     factor_x = np.float32(gamma.astype(np.float64) * (inverse * p) / (256 * pg))
@@ -165,7 +165,7 @@ def test_layers_are_near_exact_arithmetic(shape: tuple[int, int], real: torch.dt
     assert torch.allclose(layer.bias.grad.double(), dz.double().sum(0), atol=1e-4)
     if shape[1] > 100:  # else a level of 3 bits is not far from the mean of few products
         off = (x.grad - exact.grad).abs() / exact.grad.abs().amax(1, keepdim=True)
-        assert off[y.abs() > 1e-2].max() < 1 / quant.largest_code(4) and off.median() < 4e-3 + coarse
+        assert off[y.abs() > 1e-2].max() < 1 / quant.largest_code(4) and off.median() < 1e-2 + coarse
 
 
 def test_layers_give_the_same_numbers_on_any_threads() -> None:
@@ -185,8 +185,9 @@ def test_inference_is_an_affine_map_of_the_running_statistics() -> None:
     with torch.no_grad():
         layer.running_mean.normal_(), layer.running_var.uniform_(0.5, 2), layer.weight.normal_()
     x = torch.randn(2, 5, 3, 3)
-    y = (x - layer.running_mean[:, None, None]) / (layer.running_var.sqrt() + layer.eps)[:, None, None]
-    assert torch.allclose(layer(x), y * layer.weight[:, None, None], atol=1e-6)
+    usual = nn.BatchNorm2d(5).eval()
+    usual.load_state_dict(layer.state_dict())
+    assert torch.allclose(layer(x), usual(x), atol=1e-6)
 
 
 def test_state_dicts_of_the_usual_norm_load() -> None:
@@ -220,3 +221,20 @@ def test_relu_is_relu(size: int, real: torch.dtype) -> None:
     for v, f in ((a, ReLU()), (b, nn.ReLU())):
         f(v).backward(dy)
     assert torch.equal(ReLU()(x), x.relu()) and torch.equal(a.grad, b.grad)
+
+
+def test_what_is_constant_has_small_gradients() -> None:
+    """A channel or row without deviations is eps's, as of L2 norms."""
+    for layer, usual in ((L1BatchNorm2d(4), nn.BatchNorm2d(4)), (L1LayerNorm(4), nn.LayerNorm(4))):
+        x = torch.randn(64, 4, 4, 4)
+        x[:, 0] = 0
+        x[:, 1] = 7
+        if isinstance(usual, nn.LayerNorm):
+            x[3:9] = 1
+        dz, found = torch.randn_like(x), []
+        for m in (layer, usual):
+            v = x.clone().requires_grad_()
+            m(v).backward(dz)
+            found.append((v.grad, m.weight.grad))
+        assert found[0][0].abs().max() < 2 * found[1][0].abs().max()
+        assert found[0][1].abs().max() < 2 * found[1][1].abs().max()
