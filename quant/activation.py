@@ -67,7 +67,7 @@ def flat(x: Tensor) -> Tensor:
 
 
 class ReLU(nn.ReLU):
-    """nn.ReLU, never in place. NaN becomes 0. On other devices than CPUs it is torch's."""
+    """nn.ReLU, never in place. On other devices than CPUs, and for other numbers than float32 and bfloat16, torch's."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _ReLU.apply(x) if x.is_cpu else x.relu()
+        return _ReLU.apply(x) if x.is_cpu and x.dtype in (torch.float32, torch.bfloat16) else x.relu()

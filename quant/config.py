@@ -17,8 +17,8 @@ ROUNDINGS = ("stochastic", "nearest")
 class ShiftQuantConfig:
     """bits_w, bits_a, bits_g: of weights, activations and gradients; groups: of ShiftQuant on gradients; scheme: one
     grouped tensor for both backward products, or "two_sided", one for each; rounding: of gradients; norm: "l1" replaces
-    batch and layer norms; skip: names of modules that stay, by default none (the first and last layers of a network
-    usually should).
+    batch and layer norms; skip: names of modules that stay, with all in them, by default none (the first and last
+    layers of a network usually should).
 
     Raises ValueError for what no kernel can do. All defaults are ours.
     """
@@ -35,7 +35,11 @@ class ShiftQuantConfig:
     def __post_init__(self) -> None:
         for bits in (self.bits_w, self.bits_a, self.bits_g):
             largest_code(bits)
-        if self.groups < 1 or largest_code(self.bits_g) << (self.groups - 1) > 127:
+        if isinstance(self.skip, str):
+            raise ValueError(f"skip is a tuple of names, not {self.skip!r}")
+        if not isinstance(self.groups, int) or self.groups < 1:
+            raise ValueError(f"there is at least one group, not {self.groups}")
+        if largest_code(self.bits_g) << (self.groups - 1) > 127:
             raise ValueError(f"{self.bits_g}-bit gradients of {self.groups} groups do not fit a byte once shifted")
         for name, known in (("scheme", SCHEMES), ("rounding", ROUNDINGS), ("norm", NORMS)):
             if getattr(self, name) not in known:

@@ -54,7 +54,7 @@ def convolve(
     if not x.is_cpu:
         return portable.convolve(x, w, bits_a, bits_w, stride, padding, groups)
     rows, columns = _sides(height, width, [ky, kx], stride, padding)
-    if rows < 1 or columns < 1:
+    if rows < 1 or columns < 1 or min(height, width) < 1:
         raise ValueError(f"a kernel of {ky}x{kx} on {height}x{width} and {padding} around: nothing is left")
     codes, scale_w = gemm.quantize_weights(w.permute(0, 2, 3, 1), bits_w)
     real = _last(x)
@@ -105,6 +105,9 @@ def gradients(
         )
     images, outputs, (height, width) = dy.shape[0], dy.shape[1], sides
     inputs = codes.shape[3] * groups
+    if not dy.numel():
+        dx = dy.new_zeros(images, inputs, height, width) if wanted[0] else dy.new_empty(0)
+        return dx, found.new_zeros(codes.shape).permute(0, 3, 1, 2) if wanted[1] else found.new_empty(0)
     real = _last(dy)
     q = gemm.check_groups(bits_g, groups_g)
     scale_x, scale_w, lowest = found[0], found[1], int(found[2])
@@ -190,5 +193,7 @@ class Conv2d(nn.Conv2d):
             raise ValueError(f"no integer kernel for {self}")
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"a convolution of {self.in_channels} inputs was given {tuple(x.shape)}")
         y = Convolution.apply(x, self.weight, Geometry(self.stride[0], self.padding[0], self.groups), self.config)
         return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]

@@ -37,20 +37,26 @@ def quantize_(model: nn.Module, config: ShiftQuantConfig) -> nn.Module:
     """Replace every Linear, Conv2d and, if config.norm is "l1", BatchNorm2d and LayerNorm below `model`, but for the
     names in config.skip. Parameters stay the same objects, so optimizers and state dicts go on. Returns the model.
 
-    Raises ValueError, before anything is changed, for layers no kernel does and for names in skip that are not there.
+    Subclasses stay as they are, and so does what does not call its layers, such as MultiheadAttention's projections.
+    Raises ValueError, before anything is changed, for layers no kernel does, for names in skip that are not there, and
+    where there is nothing to convert.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    if type(model) in KINDS | NORMS:
+    if type(model) in KINDS | NORMS | {nn.ReLU: ReLU}:
         raise ValueError("the model is a layer itself: put it into a Sequential")
     if unknown := [name for name in config.skip if name not in modules]:
         raise ValueError(f"skip names {', '.join(unknown)}, which the model does not have")
-    kept = {id(modules[name]) for name in config.skip}
+    kept = {id(m) for name in config.skip for m in modules[name].modules()}
     twins = {
         id(module): twin  # a module that the model has under several names stays one
         for name, module in modules.items()
         if id(module) not in kept and (twin := _converted(name, module, config)) is not None
     }
+    if not any(isinstance(twin, Linear | Conv2d | L1BatchNorm2d | L1LayerNorm) for twin in twins.values()):
+        raise ValueError("the model has no Linear, Conv2d or norm that is not in skip (subclasses stay as they are)")
     for name, module in modules.items():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0  # else torch goes around its layers where no gradients are wanted
         if id(module) in twins:
             parent, _, last = name.rpartition(".")
             setattr(modules[parent], last, twins[id(module)])

@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import pickle
 import sysconfig
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +55,26 @@ def load(source: str) -> Examples:
     raise NoData(f"{where} holds neither cifar-10-batches-py nor sheets with labels.npz")
 
 
+@contextmanager
+def _read(path: Path) -> Iterator[None]:
+    """Whatever a damaged file makes libraries raise, as NoData that names it."""
+    try:
+        yield
+    except (
+        OSError, ValueError, LookupError, TypeError, EOFError, AttributeError, SyntaxError, pickle.UnpicklingError,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
+        raise NoData(f"{path}: {error or type(error).__name__}") from error
+
+
+def _labels(values: Any, count: int) -> NDArray:
+    """Raises ValueError unless they are `count` integers of 0..9."""
+    labels = np.asarray(values)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or not ((labels >= 0) & (labels < 10)).all():
+        raise ValueError(f"{count} labels of 0 to 9 are needed")
+    return labels.astype(np.int64)
+
+
 class _Plain(pickle.Unpickler):
     """Arrays and containers only: nothing of a file is run."""
 
@@ -64,33 +88,33 @@ def _pickled(folder: Path) -> Examples:
     """The distributed form: five batches and a test batch of rows of 3,072 bytes."""
 
     def part(names: list[str]) -> tuple[NDArray, NDArray]:
-        made = []
+        pictures, labels = [], []
         for name in names:
-            try:
-                made.append(_Plain(io.BytesIO((folder / name).read_bytes()), encoding="bytes").load())
-                rows = [np.asarray(m[b"data"], np.uint8).reshape(-1, 3, SIDE, SIDE) for m in made]
-            except (OSError, pickle.UnpicklingError, KeyError, TypeError, EOFError, NoData) as error:
-                raise NoData(f"{folder / name}: {error}") from error
-        labels = np.concatenate([m[b"labels"] for m in made]).astype(np.int64)
-        return np.ascontiguousarray(np.concatenate(rows).transpose(0, 2, 3, 1)), labels
+            with _read(folder / name):
+                batch = _Plain(io.BytesIO((folder / name).read_bytes()), encoding="bytes").load()
+                pictures.append(np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
+                labels.append(_labels(batch[b"labels"], len(pictures[-1])))
+        return np.ascontiguousarray(np.concatenate(pictures)), np.concatenate(labels)
 
     return Examples(*part([f"data_batch_{i}" for i in range(1, 6)]), *part(["test_batch"]), 10)
 
 
 def _sheets(folder: Path) -> Examples:
     """Pictures of 25 rows of 40, train-NN.* and test-NN.*, in the order of labels.npz."""
-    labels = np.load(folder / "labels.npz")
 
     def part(name: str) -> tuple[NDArray, NDArray]:
         files = sorted(folder.glob(f"{name}-*"))
         if not files:
             raise NoData(f"{folder} has no sheets {name}-*")
-        sheets = [np.asarray(Image.open(f).convert("RGB")) for f in files]
-        pictures = [
-            s.reshape(s.shape[0] // SIDE, SIDE, s.shape[1] // SIDE, SIDE, 3).transpose(0, 2, 1, 3, 4) for s in sheets
-        ]
-        made = np.concatenate([p.reshape(-1, SIDE, SIDE, 3) for p in pictures])
-        return made, labels[name][: len(made)].astype(np.int64)
+        pictures = []
+        for f in files:
+            with _read(f), Image.open(f) as sheet:
+                rows = np.asarray(sheet.convert("RGB"))
+                made = rows.reshape(rows.shape[0] // SIDE, SIDE, rows.shape[1] // SIDE, SIDE, 3)
+                pictures.append(made.transpose(0, 2, 1, 3, 4).reshape(-1, SIDE, SIDE, 3))
+        made = np.concatenate(pictures)
+        with _read(folder / "labels.npz"):
+            return made, _labels(np.load(folder / "labels.npz")[name][: len(made)], len(made))
 
     return Examples(*part("train"), *part("test"), 10)
 
@@ -105,6 +129,8 @@ def text(folder: Path) -> Examples:
         parts[i % 10 == 9].append(f.read_bytes())
     bytes_of = [np.frombuffer(b"".join(p), np.uint8) for p in parts]
     train, test = (b[b < 128].astype(np.int64) for b in bytes_of)
+    if min(len(train), len(test)) < 1000:
+        raise NoData(f"{folder}: its .py files, or every tenth of them, have less than 1,000 characters")
     none = np.empty(0, np.int64)
     return Examples(train, none, test, none, 128)
 

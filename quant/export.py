@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from quant import data, training
 from quant.config import ShiftQuantConfig
 from quant.freeze import Frozen, freeze
-from quant.networks import CONTEXT
+from quant.networks import CONTEXT, NETWORKS
 from rate import entropy_bits
 
 OPSET = 21  # the first with 4-bit integers
@@ -190,16 +191,26 @@ def cost(model: nn.Module) -> dict[str, float]:
 
 def load(folder: Path, source: str | None) -> tuple[training.Options, data.Examples, nn.Module]:
     """A run's options, data and network. Raises ValueError, OSError."""
-    fields = json.loads((folder / "config.json").read_text())
-    if fields.pop("version", None) != training.VERSION:
-        raise ValueError(f"{folder} was trained by another version of quant.train")
-    config = fields.pop("config")
-    if config is None:
-        raise ValueError(f"{folder} was trained in floating point: there are no integers to write")
-    options = training.Options(**fields, config=ShiftQuantConfig.from_dict(config))
+    try:
+        fields = json.loads((folder / "config.json").read_text())
+        version, config = fields.pop("version", None), fields.pop("config")
+        if version != training.VERSION:
+            raise ValueError(f"{folder} was trained by another version of quant.train")
+        if config is None:
+            raise ValueError(f"{folder} was trained in floating point: there are no integers to write")
+        options = training.Options(**fields, config=ShiftQuantConfig.from_dict(config))
+        if options.model not in NETWORKS:
+            raise ValueError(f"{folder} was trained with a network {options.model}, which is unknown")
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'config.json'} is damaged") from error
     examples = data.load(source or options.data)
     model = training.build(options, examples.classes)
-    model.load_state_dict(torch.load(folder / training.CHECKPOINT, weights_only=True)["model"])
+    if (options.model == "char") == bool(examples.test_labels.size):
+        raise ValueError(f"{options.model} does not take {source}")
+    try:
+        model.load_state_dict(training.checkpoint(folder)["model"])
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{folder / training.CHECKPOINT} is of another network") from error
     return options, examples, model
 
 
@@ -215,6 +226,8 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--json", type=Path, metavar="FILE", help="what is printed, for programs")
     args = p.parse_args(argv)
     try:
+        outputs = [p for p in (args.out, args.qonnx, args.json) if p is not None]
+        _check_outputs(outputs, args.run)
         options, examples, model = load(args.run, args.data)
         frozen = freeze(model, _inputs(options, examples, 4))
         example = next(iter(_inputs(options, examples, 1)))[:2]
@@ -224,14 +237,18 @@ def main(argv: list[str] | None = None) -> int:
             "exported": training.judge(training.Options(**{**vars(options), "real": "float32"}), frozen, examples),
             "bytes": len(made), **cost(frozen),
         }  # fmt: skip
+        other = qonnx(traced(frozen, example)).SerializeToString() if args.qonnx else b""
         training.replace(args.out, made)
         if args.qonnx:
-            training.replace(args.qonnx, qonnx(traced(frozen, example)).SerializeToString())
+            training.replace(args.qonnx, other)
         if args.json:
             training.replace(args.json, json.dumps(results, indent=1) + "\n")
     except (ValueError, OSError, ImportError) as error:
         print(f"quant.export: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nquant.export: interrupted, nothing was written", file=sys.stderr)
+        return 130
     unit = "%" if examples.test_labels.size else "bits per character"
     print(
         f"{args.out}: {len(made):,} bytes for {results['weights']:,} weights of {results['bits']:.2f} bits "
@@ -239,6 +256,19 @@ def main(argv: list[str] | None = None) -> int:
         f"{results['trained']:.2f} before scales were fixed"
     )
     return 0
+
+
+def _check_outputs(outputs: list[Path], run: Path) -> None:
+    """Raises ValueError now for what would fail, or take something away, after the work."""
+    if len({p.resolve() for p in outputs}) < len(outputs):
+        raise ValueError("--out, --qonnx and --json are different files")
+    for p in outputs:
+        if p.is_dir() or not p.resolve().parent.is_dir():
+            raise ValueError(f"{p} cannot be written: name a file in a folder that is there")
+        if not os.access(p.resolve().parent, os.W_OK):
+            raise ValueError(f"{p} cannot be written: choose another folder or change its permissions")
+        if p.resolve().parent == run.resolve():
+            raise ValueError(f"{p} would lie among the files of the run: choose another folder")
 
 
 def _inputs(options: training.Options, examples: data.Examples, count: int) -> list[Tensor]:

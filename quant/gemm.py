@@ -109,7 +109,12 @@ class Left(NamedTuple):
 
 
 def reals(x: Tensor) -> Tensor:
-    """As kernels take real numbers: contiguous, bfloat16 as uint16, and what is neither that nor float32 as float32."""
+    """As kernels take real numbers: contiguous, bfloat16 as uint16, and what is neither that nor float32 as float32.
+
+    Raises TypeError for integers and complex numbers.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"low-bit layers take real numbers, not {x.dtype}")
     if x.dtype is torch.bfloat16:
         return x.contiguous().view(torch.uint16)
     return x.contiguous().float()
@@ -122,6 +127,8 @@ def arrays(*tensors: Tensor) -> list[Any]:
 
 def native(x: Tensor) -> Tensor:
     """x as it is where kernels can read it: dense in some order of dimensions, float32 or bfloat16. Else a copy."""
+    if not x.is_floating_point():
+        raise TypeError(f"low-bit layers take real numbers, not {x.dtype}")
     if x.dtype not in (torch.float32, torch.bfloat16):
         x = x.float()
     dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))

@@ -16,6 +16,8 @@ from quant.config import ShiftQuantConfig
 from quant.conv import Convolution, Geometry
 from quant.shift import two_sided
 
+MOST_ROWS = 1 << 17  # whose sums fit 32 bits
+
 
 @torch.library.custom_op("narrowbit::linear", mutates_args=())
 def multiply(x: Tensor, w: Tensor, bits_a: int, bits_w: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -44,6 +46,9 @@ def gradients(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Of x, with the type of dy, and of w, float32; empty where they are not wanted."""
     (outputs, inputs), chance = codes.shape, None if seed is None else int(seed)
+    if not dy.numel():
+        dx = dy.new_zeros(len(dy), inputs) if wanted[0] else dy.new_empty(0)
+        return dx, found.new_zeros(codes.shape) if wanted[1] else found.new_empty(0)
     scale_x, scale_w, lowest = found[0], found[1], int(found[2])
     if scheme == "two_sided":
         # One scale for each row of the first product, for each column of the second.
@@ -64,7 +69,9 @@ def gradients(
             dx = (sums * (scale_g * scale_w)).to(dy.dtype)
     if wanted[1]:
         x = gemm.unpack_codes(saved, bits_a, lowest, len(dy), inputs)
-        dw = gemm.interleaved(for_dw, x)[:outputs, :inputs] * (scale_dw * scale_x)
+        parts = zip(for_dw.split(MOST_ROWS), x.split(MOST_ROWS), strict=True)
+        sums = torch.stack([gemm.interleaved(g, a) for g, a in parts]).sum(0)  # int64
+        dw = sums[:outputs, :inputs] * (scale_dw * scale_x)
     return dx, dw
 
 
@@ -105,6 +112,8 @@ class Linear(nn.Linear):
         """All of them can be done."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(f"a linear layer of {self.in_features} inputs was given {tuple(x.shape)}")
         if x.is_cpu:
             y = _Linear.apply(x.reshape(-1, self.in_features), self.weight, self.config)
             y = y.view(*x.shape[:-1], self.out_features)

@@ -143,11 +143,13 @@ class L1BatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 4 or x.shape[1] != self.num_features or (self.training and x.numel() == 0):
+            raise ValueError(
+                f"batch normalization of {tuple(x.shape)}: pictures of {self.num_features} channels are needed"
+            )
         one = torch.ones(x.shape[1], device=x.device) if self.weight is None else self.weight
         zero = torch.zeros(x.shape[1], device=x.device) if self.bias is None else self.bias
         if self.training or not self.track_running_stats:
-            if x.dim() != 4 or x.numel() == 0:
-                raise ValueError(f"batch normalization of {tuple(x.shape)}: pictures are needed")
             last = x.permute(0, 2, 3, 1)
             if x.is_cpu:
                 z, mean, scale = _BatchNorm.apply(last.reshape(-1, x.shape[1]), one, zero, self.eps)
@@ -156,7 +158,7 @@ class L1BatchNorm2d(nn.BatchNorm2d):
                 z = (y * one + zero).to(x.dtype)
             if self.track_running_stats:
                 self._follow(mean.detach().flatten(), scale.detach().flatten())
-            return z.view(last.shape).permute(0, 3, 1, 2)
+            return z.to(x.dtype).view(last.shape).permute(0, 3, 1, 2)
         slope, offset = self.affine_of_running(one, zero)
         return (x * slope[:, None, None] + offset[:, None, None]).to(x.dtype)
 
@@ -169,8 +171,8 @@ class L1BatchNorm2d(nn.BatchNorm2d):
     def _follow(self, mean: Tensor, scale: Tensor) -> None:
         self.num_batches_tracked += 1
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.copy_(self.running_var.sqrt().lerp(scale, share).square())
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.copy_(self.running_var.float().sqrt().lerp(scale, share).square())
 
 
 class L1LayerNorm(nn.LayerNorm):
@@ -179,9 +181,11 @@ class L1LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         length = math.prod(self.normalized_shape)
+        if tuple(x.shape[x.dim() - len(self.normalized_shape) :]) != tuple(self.normalized_shape):
+            raise ValueError(f"layer normalization of {tuple(x.shape)}: the last sides must be {self.normalized_shape}")
         one = torch.ones(length, device=x.device) if self.weight is None else self.weight.flatten()
         zero = torch.zeros(length, device=x.device) if self.bias is None else self.bias.flatten()
         if not x.is_cpu:
             y, _, _ = l1_normalize(x.float().reshape(-1, length), (1,), self.eps)
             return (y * one + zero).to(x.dtype).view(x.shape)
-        return _LayerNorm.apply(x.reshape(-1, length), one, zero, self.eps).view(x.shape)
+        return _LayerNorm.apply(x.reshape(x.numel() // length, length), one, zero, self.eps).to(x.dtype).view(x.shape)

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +54,17 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--epochs", type=int, default=10, metavar="N", help="[10]")
     p.add_argument("--batch", type=int, default=128, metavar="N", help="[128]")
-    p.add_argument("--lr", type=float, default=0.0, help="at the top of a cosine [0.1 for ResNets, 0.001 else]")
+    p.add_argument("--lr", type=float, default=0.0, help="at the top of a cosine [0: 0.1 for ResNets, 0.001 else]")
     p.add_argument("--subset", type=int, default=0, metavar="N", help="train on the first N examples only")
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="runs, of which mean and spread are told [1]")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="[torch's own]")
     return p
+
+
+LIMITS = (
+    ("epochs", 1, 100_000), ("batch", 1, 1 << 20), ("seeds", 1, 1000), ("subset", 0, 1 << 40), ("threads", 0, 512),
+    ("lr", 0, 1000),
+)  # fmt: skip
 
 
 def config_of(args: argparse.Namespace) -> ShiftQuantConfig | None:
@@ -87,13 +95,18 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status: 2 for what was asked, 130 where it was stopped."""
     p = parser()
     args = p.parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
     try:
-        for name in ("epochs", "batch", "seeds"):
-            if getattr(args, name) < 1:
-                raise ValueError(f"--{name} is at least 1")
+        for name, least, most in LIMITS:
+            if not least <= getattr(args, name) <= most:
+                raise ValueError(f"--{name} is {least} to {most}")
         config, examples = config_of(args), data.load(args.data)
         if (args.model == "char") == bool(examples.test_labels.size):
             raise ValueError(f"{args.model} does not train on {args.data}")
+        n = len(examples.train[: args.subset or None])
+        if n < (args.batch if examples.test_labels.size else 1000):
+            raise ValueError(f"{n} examples are too few: give more, or a smaller --batch")
         if args.threads:
             torch.set_num_threads(args.threads)
         real = args.real or ("bfloat16" if config else "float32")

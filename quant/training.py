@@ -7,11 +7,13 @@ was stopped and goes on is the run that was not.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
 import statistics
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -142,15 +144,32 @@ class Run:
         self.model = build(options, examples.classes)
         self.optimizer, self.rate = optimizer_of(options, self.model)
         self.log: list[dict[str, float]] = []
-        config, content = folder / "config.json", json.dumps(options.to_dict(), indent=1) + "\n"
-        if config.exists() and config.read_text() != content:
-            raise ValueError(f"{folder} was trained with other options: name another folder")
-        replace(config, content)
+        self._check_options()
         if (folder / CHECKPOINT).exists():
-            state = torch.load(folder / CHECKPOINT, weights_only=True)
+            self._resume()
+
+    def _check_options(self) -> None:
+        path, own = self.folder / "config.json", self.options.to_dict()
+        if path.exists():
+            try:
+                found = json.loads(path.read_text())
+                other = [name for name in own if json.dumps(found.get(name)) != json.dumps(own[name])]
+            except (ValueError, AttributeError) as error:
+                raise ValueError(f"{path} is damaged: name another folder") from error
+            if other:
+                raise ValueError(
+                    f"{self.folder} was trained with other options ({', '.join(other)}): name another folder"
+                )
+        replace(path, json.dumps(own, indent=1) + "\n")
+
+    def _resume(self) -> None:
+        state = checkpoint(self.folder)
+        try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.log = state["log"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{self.folder / CHECKPOINT} is of another network: name another folder") from error
 
     def train(self, progress: Callable[[int, int, float], None] = lambda epoch, step, loss: None) -> dict[str, float]:
         """All epochs that are left. progress hears of every step. The last line of the log.
@@ -158,9 +177,11 @@ class Run:
         Raises ValueError where the loss is not finite.
         """
         total = self.options.epochs
-        for epoch in range(len(self.log), total):
-            self.log.append(self._epoch(epoch, total, progress))
-            self._save()
+        with _alone(self.folder):
+            for epoch in range(len(self.log), total):
+                self.log.append(self._epoch(epoch, total, progress))
+                self._save()
+            self._write_log()
         return self.log[-1]
 
     def _epoch(self, epoch: int, total: int, progress: Callable[[int, int, float], None]) -> dict[str, float]:
@@ -191,23 +212,61 @@ class Run:
         }  # fmt: skip
 
     def _save(self) -> None:
-        temporary = self.folder / f"{CHECKPOINT}.tmp"
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "log": self.log}
-        torch.save(state, temporary)
-        temporary.replace(self.folder / CHECKPOINT)
+        made = io.BytesIO()
+        torch.save(state, made)
+        replace(self.folder / CHECKPOINT, made.getvalue())
+        self._write_log()
+
+    def _write_log(self) -> None:
         replace(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log))
-        with (self.folder / "log.csv").open("w", newline="") as f:
-            writer = csv.DictWriter(f, self.log[0])
-            writer.writeheader()
-            writer.writerows(self.log)
+        rows = io.StringIO(newline="")
+        writer = csv.DictWriter(rows, self.log[0])
+        writer.writeheader()
+        writer.writerows(self.log)
+        replace(self.folder / "log.csv", rows.getvalue())
         draw(self.folder / "progress.png", self.log, "%" if self.examples.test_labels.size else "bits per character")
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    """What a run left. Raises ValueError for a file that is damaged, OSError."""
+    path = folder / CHECKPOINT
+    data_of = path.read_bytes()
+    try:
+        state = torch.load(io.BytesIO(data_of), weights_only=True)
+        with zipfile.ZipFile(io.BytesIO(data_of)) as file:
+            damaged = file.testzip()
+    except Exception as error:  # whatever an unpickler makes of damaged bytes
+        raise ValueError(f"{path} is damaged: delete it to train again") from error
+    if damaged or not isinstance(state, dict):
+        raise ValueError(f"{path} is damaged: delete it to train again")
+    return state
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Raises ValueError where another process trains in this folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"another process trains in {folder}") from error
+        yield
 
 
 def replace(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def draw(path: Path, log: list[dict[str, float]], unit: str) -> None:
@@ -221,5 +280,6 @@ def draw(path: Path, log: list[dict[str, float]], unit: str) -> None:
     right.plot(epochs, [line["test"] for line in log], marker=".")
     left.set(xlabel="epoch", ylabel="training loss (nats)")
     right.set(xlabel="epoch", ylabel=f"test ({unit})")
-    figure.savefig(path.with_suffix(".tmp.png"))
-    os.replace(path.with_suffix(".tmp.png"), path)
+    made = io.BytesIO()
+    figure.savefig(made, format="png")
+    replace(path, made.getvalue())

@@ -129,5 +129,66 @@ def test_a_module_of_two_names_stays_one() -> None:
     layer = nn.Linear(4, 4)
     model = quant.quantize_(nn.Sequential(layer, nn.ReLU(), layer), quant.ShiftQuantConfig())
     assert model[0] is model[2] and isinstance(model[0], Linear) and model[0].weight is layer.weight
-    model = quant.quantize_(nn.Sequential(layer, nn.ReLU(), layer), quant.ShiftQuantConfig(skip=("2",)))
-    assert model[0] is model[2] is layer
+    layer, other = nn.Linear(4, 4), nn.Linear(4, 4)
+    model = quant.quantize_(nn.Sequential(layer, other, layer), quant.ShiftQuantConfig(skip=("2",)))
+    assert model[0] is model[2] is layer and isinstance(model[1], Linear)
+
+
+@pytest.mark.parametrize(("layer", "x", "error"), [
+    (nn.Linear(8, 4), torch.ones(2, 8, dtype=torch.int64), TypeError),
+    (nn.Conv2d(3, 4, 3), torch.ones(1, 3, 8, 8, dtype=torch.uint8), TypeError),
+    (nn.BatchNorm2d(3), torch.ones(1, 3, 8, 8, dtype=torch.uint8), TypeError),
+    (nn.Linear(8, 4), torch.ones(2, 7), ValueError), (nn.Conv2d(3, 4, 3), torch.ones(3, 8, 8), ValueError),
+    (nn.LayerNorm(4), torch.ones(2, 8), ValueError), (nn.LayerNorm((2, 3)), torch.ones(5, 3, 2), ValueError),
+    (nn.BatchNorm2d(3), torch.ones(1, 4, 8, 8), ValueError),
+])  # fmt: skip
+def test_what_no_layer_takes_is_refused(layer: nn.Module, x: Tensor, error: type[Exception]) -> None:
+    model = quant.quantize_(nn.Sequential(layer), quant.ShiftQuantConfig())
+    with pytest.raises(error):
+        model(x)
+
+
+@pytest.mark.parametrize("real", [torch.float64, torch.bfloat16, torch.float16])
+def test_models_of_other_numbers(real: torch.dtype) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10), nn.LayerNorm(10)
+    )
+    quant.quantize_(model, quant.ShiftQuantConfig(skip=("4",))).to(real)
+    y = model(torch.randn(2, 3, 8, 8, dtype=real))
+    y.sum().backward()
+    assert y.dtype is real and all(p.grad is not None and p.grad.dtype is real for p in model.parameters())
+
+
+def test_torch_does_not_go_around_the_layers_of_its_transformer() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0, batch_first=True)
+    model = quant.quantize_(nn.Sequential(layer), quant.ShiftQuantConfig(2, 2, 2, 1)).eval()
+    x = torch.randn(2, 5, 16)
+    with torch.no_grad():
+        without = model(x)
+    assert torch.equal(without, model(x).detach())
+
+
+def test_skip_is_names_with_all_in_them() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4)), nn.Linear(4, 4))
+    quant.quantize_(model, quant.ShiftQuantConfig(skip=("0",)))
+    assert type(model[0][0]) is nn.Linear and isinstance(model[1], Linear)
+    with pytest.raises(ValueError, match="a tuple of names"):
+        quant.ShiftQuantConfig(skip="fc")
+    with pytest.raises(ValueError, match="no Linear, Conv2d or norm"):
+        quant.quantize_(nn.Sequential(nn.ReLU()), quant.ShiftQuantConfig())
+
+
+def test_more_rows_than_one_product_takes() -> None:
+    rows = (1 << 17) + 300
+    layer = quant.quantize_(nn.Sequential(nn.Linear(4, 4, bias=False)), quant.ShiftQuantConfig(rounding="nearest"))[0]
+    x = torch.randn(rows, 4)
+    layer(x).backward(torch.ones(rows, 4))
+    xs = quant.activations(x, 4).values().double().sum(0)
+    assert torch.allclose(layer.weight.grad.double(), xs.expand(4, 4), rtol=1e-4)
+
+
+def test_nan_is_not_hidden_by_relu() -> None:
+    model = quant.quantize_(nn.Sequential(nn.ReLU(), nn.Linear(4, 4)), quant.ShiftQuantConfig())
+    with pytest.raises(quant.NonFinite):
+        model(torch.tensor([[1.0, torch.nan, 2.0, 3.0]]))

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,8 +147,13 @@ def test_what_is_kept_for_the_way_back_takes_less_than_three_tenths_of_bfloat16(
     (["--data", "text:", "--model", "resnet20"], "resnet20 does not train on text:"),
     (["--data", "text:", "--model", "char", "--bits", "6", "--groups", "4"], "do not fit a byte"),
     (["--data", "text:", "--model", "char", "--bits", "32", "--groups", "4"], "floating point"),
-    (["--data", "text:", "--model", "char", "--epochs", "0"], "--epochs is at least 1"),
+    (["--data", "text:", "--model", "char", "--epochs", "0"], "--epochs is 1 to"),
     (["--data", "text:", "--model", "char", "--bits", "1"], "2 to 8 bits"),
+    (["--data", "text:", "--model", "char", "--groups", "0"], "at least one group, not 0"),
+    (["--data", "text:", "--model", "char", "--subset", "-5"], "--subset is 0 to"),
+    (["--data", "text:", "--model", "char", "--subset", "100"], "100 examples are too few"),
+    (["--data", "text:", "--model", "char", "--lr", "nan"], "--lr is 0 to"),
+    (["--data", "text:", "--model", "char", "--threads", "1000000"], "--threads is 0 to"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line(
     options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -166,3 +172,68 @@ def test_another_run_is_not_overwritten(sheets: Path, tmp_path: Path, capsys: py
 def test_help_and_the_command_itself() -> None:
     made = subprocess.run([sys.executable, "-m", "quant.train", "--help"], capture_output=True, text=True)
     assert made.returncode == 0 and "cifar10:FOLDER" in made.stdout
+
+
+@pytest.mark.parametrize(("name", "damage", "said"), [
+    ("labels.npz", lambda b: b[: len(b) // 2], "labels.npz"), ("labels.npz", lambda b: b"", "labels.npz"),
+    ("train-00.webp", lambda b: b[:100], "train-00.webp"), ("test-00.webp", lambda b: b"text", "test-00.webp"),
+])  # fmt: skip
+def test_damaged_data_are_named(
+    name: str,
+    damage: Callable[[bytes], bytes],
+    said: str,
+    sheets: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for f in sheets.iterdir():
+        (tmp_path / f.name).write_bytes(damage(f.read_bytes()) if f.name == name else f.read_bytes())
+    assert run(tmp_path, tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_wrong_labels_are_named(sheets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for f in sheets.glob("*.webp"):
+        (tmp_path / f.name).write_bytes(f.read_bytes())
+    good = dict(np.load(sheets / "labels.npz"))
+    for bad in (good | {"test": good["test"] + 200}, good | {"train": good["train"][:5]}, {"train": good["train"]},
+                good | {"train": good["train"].astype(float)}):  # fmt: skip
+        np.savez(tmp_path / "labels.npz", **bad)
+        assert run(tmp_path, tmp_path / "run") == 2
+        error = capsys.readouterr().err
+        assert "labels.npz" in error and error.count("\n") == 1
+
+
+def test_damaged_runs_are_named(sheets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--epochs", "1", "--subset", "32")
+    assert run(sheets, tmp_path, *options) == 0
+    folder = tmp_path / "seed-0"
+    whole = (folder / "checkpoint.pt").read_bytes()
+    middle = len(whole) // 2
+    for damaged in (b"", b"text", whole[:middle], whole[:middle] + b"\x00\x01" * 50 + whole[middle + 100 :]):
+        (folder / "checkpoint.pt").write_bytes(damaged)
+        capsys.readouterr()
+        assert run(sheets, tmp_path, *options) == 2
+        assert "checkpoint.pt is damaged: delete it to train again" in capsys.readouterr().err
+    (folder / "checkpoint.pt").write_bytes(whole)
+    for name in ("log.jsonl", "log.csv", "progress.png"):
+        (folder / name).unlink()
+    assert run(sheets, tmp_path, *options) == 0 and (folder / "log.csv").exists() and (folder / "progress.png").exists()
+    with training._alone(folder):
+        assert run(sheets, tmp_path, *options) == 2 and "another process trains" in capsys.readouterr().err
+    assert run(sheets, tmp_path, "--epochs", "2", "--subset", "32") == 2
+    assert "other options (epochs)" in capsys.readouterr().err
+    (folder / "config.json").write_text("[1]")
+    assert run(sheets, tmp_path, *options) == 2 and "config.json is damaged" in capsys.readouterr().err
+
+
+def test_sigterm_ends_as_ctrl_c_does(sheets: Path, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "quant.train", "--data", f"cifar10:{sheets}", "--model", "resnet20", "--batch", "32",
+            "--epochs", "500", "--threads", "1", "--out", str(tmp_path)]  # fmt: skip
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "seed-0" / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    assert "goes on from the last whole epoch" in process.communicate(timeout=30)[1] and process.returncode == 130
