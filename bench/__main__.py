@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         module(name).add_options(suite)
     args = parser.parse_args(arguments)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, even where that is ignored
     try:
         result = module(args.suite).run(args)
         if args.json:
