@@ -15,10 +15,10 @@ namespace narrowbit {
 
 constexpr int kCodeBits = 15, kGradientBits = 14;  // of q and of the codes of gradients, without their signs
 
-// What the way back needs of each channel: 1 / scale for d and for x, the lowest level as a d, the mean sign, and what
-// share of the scale is not eps.
+// What the way back needs of each channel: 1 / scale for d and for x, the sum of |d|, the mean sign, and what share of
+// the scale is not eps. The lowest level is such that the levels' sum is that of |d|.
 struct ChannelStatistics {
-    double inverse, inverse_x, level, sign, share;
+    double inverse, inverse_x, sum, sign, share;
 };
 constexpr size_t kStatistics = 5;
 
@@ -45,9 +45,9 @@ struct Norm {
     };
     void (*apply)(Real type, size_t lines, size_t length, const void* x, Affine how, void* z, uint8_t* kept,
                   int64_t* negatives);
-    // Of codes g of the gradient, and of g * +-2^octave as kept.
+    // Of codes g of the gradient, of g * +-2^octave as kept, and of 2^octave.
     void (*gradient_sums)(Real type, size_t lines, size_t length, const void* dz, const float* power,
-                          const uint8_t* kept, int64_t* sums, int64_t* products);
+                          const uint8_t* kept, int64_t* sums, int64_t* products, int64_t* sizes);
     // dx = ((g + kRaw) * 256 - below or above) * factor, modulo 2^32: below where d < 0.
     struct Slope {
         const float* power;

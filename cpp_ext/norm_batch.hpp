@@ -89,27 +89,28 @@ void apply(Real type, size_t lines, size_t length, const void* x, Norm::Affine h
 
 template <typename T>
 void gradient_sums_of(size_t lines, size_t length, const T* __restrict dz, const float* powers, const uint8_t* kept,
-                      int64_t* sums, int64_t* products) {
+                      int64_t* sums, int64_t* products, int64_t* sizes) {
     blocks(lines, kLines / 4, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
         const Near<float> power(powers + from, width);
-        int32_t sum[kBlock] = {}, product[kBlock] = {};
+        int32_t sum[kBlock] = {}, product[kBlock] = {}, size[kBlock] = {};
         uint8_t levels[kBlock];
         for (size_t i = first; i < first + count; ++i) {
             part(width, kept + i * kept_line(length) + from / 2, levels);
             const T* in = dz + i * length + from;
             places(width, [&](size_t k) INLINED {
                 const int32_t g = rounded(load(in + k) * power[k]);
-                sum[k] += g, product[k] += times_level(g, levels[k]);
+                sum[k] += g, product[k] += times_level(g, levels[k]), size[k] += 1 << (levels[k] & 7);
             });
         }
-        for (size_t k = 0; k < width; ++k) sums[from + k] += sum[k], products[from + k] += product[k];
+        for (size_t k = 0; k < width; ++k)
+            sums[from + k] += sum[k], products[from + k] += product[k], sizes[from + k] += size[k];
     });
 }
 
 void gradient_sums(Real type, size_t lines, size_t length, const void* dz, const float* power, const uint8_t* kept,
-                   int64_t* to, int64_t* products) {
+                   int64_t* to, int64_t* products, int64_t* sizes) {
     with_type(type, [&](auto t) {
-        gradient_sums_of(lines, length, static_cast<const decltype(t)*>(dz), power, kept, to, products);
+        gradient_sums_of(lines, length, static_cast<const decltype(t)*>(dz), power, kept, to, products, sizes);
     });
 }
 

@@ -91,6 +91,17 @@ uint32_t row_range(size_t length, const T* __restrict x, const float* __restrict
     return range;
 }
 
+// The sum of the levels.
+inline int64_t row_levels(size_t length, const uint8_t* kept) {
+    int32_t sum[kBlock] = {};
+    along(length, [&](size_t from, size_t width) INLINED {
+        uint8_t levels[kBlock];
+        part(width, kept + from / 2, levels);
+        places(width, [&](size_t k) INLINED { sum[k] += 1 << (levels[k] & 7); });
+    });
+    return all(sum);
+}
+
 struct RowSums {
     int64_t sum, product;
 };
@@ -176,9 +187,11 @@ bool layer_gradient_of(size_t rows, size_t length, const T* dz, const float* gam
         }
         for (size_t r = 0; r < count; ++r) {
             const ChannelStatistics s = statistics[r];
-            const RowSums sums = row_gradient_sums(length, dz + r * length, gamma, power[r], float(s.level * s.inverse),
-                                                   kept + r * line, dgamma, dbeta);
-            const Tilt tilt(sums.sum, sums.product, double(length), s);
+            const int64_t sizes = row_levels(length, kept + r * line);
+            const RowSums sums =
+                row_gradient_sums(length, dz + r * length, gamma, power[r], float(s.sum / double(sizes) * s.inverse),
+                                  kept + r * line, dgamma, dbeta);
+            const Tilt tilt(sums.sum, sums.product, sizes, double(length), s);
             below[r] = tilt.below(kRaw), above[r] = tilt.above(kRaw);
             factor[r] = float(s.inverse_x / (256 * double(power[r])));
         }

@@ -45,19 +45,19 @@ inline int32_t mean_of(int64_t sum, int64_t m) {
 // size: K * mean |d|; inverse: 1 / sqrt(size^2 + eps), as of L2 norms; bottom: the exponent of floats in the lowest of
 // the levels, 7 octaves below the largest |d|.
 struct Scale {
+    int64_t sum;
     double size, inverse;
     int32_t peak, bottom;
 
     ChannelStatistics statistics(int64_t negatives, int64_t m, float power) const {
-        const double level = peak ? 1.5 * two_to(bottom - 127) : 0;
-        return {inverse, inverse * double(power), level, 1 - 2 * double(negatives) / double(m), size * inverse};
+        return {inverse, inverse * double(power), double(sum), 1 - 2 * double(negatives) / double(m), size * inverse};
     }
 };
 
 inline Scale scale_of(int64_t sum, int64_t m, int32_t peak, float power, double eps) {
     const double size = kGaussian * (double(sum) / double(m));
     const double square = size * size + eps * (double(power) * double(power));
-    return {size, square > 0 ? 1 / std::sqrt(square) : 0, peak, 127 + (peak ? exponent_of(peak) : 0) - 7};
+    return {sum, size, square > 0 ? 1 / std::sqrt(square) : 0, peak, 127 + (peak ? exponent_of(peak) : 0) - 7};
 }
 
 // A slope as factor >> shift, and half of what the shift takes.
@@ -75,8 +75,8 @@ struct Tilt {
     double along;  // the sum of g * y
     int32_t mean, slope;
 
-    Tilt(int64_t sum, int64_t product, double m, const ChannelStatistics& s)
-        : along(double(product) * s.level * s.inverse) {
+    Tilt(int64_t sum, int64_t product, int64_t sizes, double m, const ChannelStatistics& s)
+        : along(double(product) * (s.sum / double(sizes)) * s.inverse) {
         const double tilt = 256 * kGaussian * along / m * s.share;
         slope = nearest(tilt), mean = nearest(256 * double(sum) / m - tilt * s.sign);
     }

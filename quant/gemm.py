@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cpp_ext import _gemm
 from quant.quantizers import NonFinite, code_range, largest_code
-from quant.shift import clipped, exponents, scales
+from quant.shift import exponents, scales
 
 OFFSET = 128  # code 0 as a byte of the left side
 PAD = 16  # inner dimensions are filled up to multiples of so many codes, so that what is one here can be columns there
@@ -192,20 +192,13 @@ def shift_multiply(x: Tensor, b: Packed, bits: int, groups: int, seed: int | Non
     return c, scale.view(1) * 2.0 ** -(groups - 1)
 
 
-def activation_scope(x: Tensor, ranges: Tensor, bits: int, lowest: int, largest: int) -> Tensor:
-    """The range of all codes of activations x, whose channels have these ranges: as of quant.activations."""
-    if not x.numel():
-        return torch.tensor(0.0)
-    return clipped(x, ranges.amax(), lowest, largest) if bits < 8 else ranges.amax()
-
-
 def quantize_activations(x: Tensor, bits: int) -> tuple[Left, int]:
     """quant.activations of x (n, c), ready to multiply; and the least code."""
     real = reals(x)
     r, signed = ranges(real)
     lowest, largest = code_range(bits, signed)
     e = torch.zeros(len(r), dtype=torch.int64)
-    inverse, scale = scales(activation_scope(x, r, bits, lowest, largest), e, largest)
+    inverse, scale = scales(r.amax() if len(r) else torch.tensor(0.0), e, largest)
     return Left(quantize_rows(real, inverse, e.to(torch.uint8), lowest, largest, None), scale.view(1), e), lowest
 
 

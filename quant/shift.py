@@ -72,31 +72,10 @@ def per_tensor(x: Tensor, bits: int, seed: int | None = None) -> Codes:
     return _codes(x, scope, torch.zeros_like(scope, dtype=torch.int64), bits, 1, seed)
 
 
-SAMPLE = 4096
-CLIPS = torch.tensor([2.0 ** (-k / 4) for k in range(8)])
-
-
-def clipped(x: Tensor, scope: Tensor, lowest: int, largest: int) -> Tensor:
-    """The share of `scope`, the largest size in x, that leaves the least squared error of up to SAMPLE numbers of x,
-    evenly spaced; what is beyond is clamped.
-
-    Ours: of bell-shaped numbers the largest is so far out that few of 16 codes would be used.
-    """
-    flat = x.reshape(-1)
-    sample = flat[:: max(len(flat) // SAMPLE, 1)][:SAMPLE].float()
-    scopes = (scope.view(1) * CLIPS.to(x.device))[:, None]
-    steps = torch.where(scopes > 0, scopes, 1.0) / largest
-    errors = ((sample / steps).round().clamp(lowest, largest) * steps - sample).square().sum(1)
-    return scopes[errors.argmin(), 0]
-
-
 def activations(x: Tensor, bits: int) -> Codes:
-    """One scale, to the nearest; x (..., channels). Where nothing is negative, as after ReLU, codes are 0..2^bits-1;
-    the range is clipped where that leaves less error (both for bits below 8)."""
+    """One scale, to the nearest; where nothing is negative, as after ReLU, codes are 0..2^bits-1 (bits below 8)."""
     lowest, largest = code_range(bits, bool((x < 0).any()))
     scope = peak(x)
-    if bits < 8 and x.numel():
-        scope = clipped(x, scope, lowest, largest).view(scope.shape)
     inverse, scale = scales(scope, torch.zeros_like(scope, dtype=torch.int64), largest)
     return Codes(nearest(x, inverse, lowest, largest), scale, torch.zeros_like(scope, dtype=torch.int64), bits, 1)
 

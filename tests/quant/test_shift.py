@@ -146,15 +146,3 @@ def test_a_product_of_codes_is_the_product_of_their_values() -> None:
     assert torch.allclose(found, g.values().double() @ w.values().double(), rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match="6-bit codes of 4 groups"):
         quant.channel(spread(2, 2), 6, 4).shifted()
-
-
-def test_activations_are_clipped_where_that_leaves_less_error() -> None:
-    x = torch.randn(100_000, generator=torch.Generator().manual_seed(0)).view(-1, 10)
-    for bits, signed in ((3, True), (4, True), (4, False), (6, False)):
-        v = x if signed else x.relu()
-        made, plain = quant.activations(v, bits), quant.per_tensor(v, bits)
-        assert (made.values() - v).square().mean() < 0.6 * (plain.values() - v).square().mean()
-    assert torch.equal(quant.activations(x, 8).codes, quant.per_tensor(x, 8).codes)
-    even = torch.linspace(0, 1, 1000).view(-1, 1)
-    assert quant.activations(even, 4).scale == pytest.approx(1 / 15)
-    assert quant.activations(torch.zeros(5, 3), 4).scale == 1
