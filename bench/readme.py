@@ -229,6 +229,9 @@ TABLES = {
     "learning": ("learning", learning),
     "process": ("process", process),
     "coder": ("coder", coder),
+    "gemm": ("gemm", gemm),
+    "l1norm": ("l1norm", l1norm),
+    "quant-train": ("quant-train", quant_train),
 }
 
 
