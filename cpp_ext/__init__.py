@@ -1,4 +1,4 @@
-"""Native code, compiled from the C++ sources beside this file: the entropy coder.
+"""Native code, compiled from the C++ sources beside this file: here the entropy coder; kernels are in _layers, _gemm.
 
 An interleaved rANS coder for learned codecs. Every symbol (int16) is coded with one table of a fixed bank, chosen
 by an index (uint8) that both sides know. Symbols may be put in any number of passes, and are got in the same passes:
