@@ -200,30 +200,6 @@ def quant_train(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def quant_accuracy(result: dict[str, Any]) -> str:
-    """The Markdown of one result of the suite `quant-accuracy`."""
-    values = {r["name"].removeprefix("accuracy/"): r["value"] for r in result["rows"]}
-    lines = ["| network | variant | test | training loss | a step, ms |", "|---|---|---:|---:|---:|"]
-    for variant in dict.fromkeys(name.rpartition("/")[0] for name in values):
-        model, name = variant.split("/")
-        cells = (values[f"{variant}/{what}"] for what in ("test", "deviation", "loss", "step"))
-        unit = "%" if model == "resnet20" else "bit/character"
-        lines.append(_accuracy(model, name, unit, *cells))
-    schedules = "; ".join(f"{model}: {' '.join(s)}" for model, s in result["schedules"].items())
-    lines += [
-        "",
-        f"wWaAgG: bits of weights, activations and gradients. Mean and deviation of {result['seeds']} seeds after a "
-        f"schedule that is short and the same for all ({schedules}), {result['jobs']} runs at a time. "
-        f"Source: {source(result)}.",
-    ]
-    return "\n".join(lines)
-
-
-def _accuracy(model: str, name: str, unit: str, test: float, deviation: float, loss: float, step: float) -> str:
-    digits = 2 if unit == "%" else 3
-    return f"| {model} | {name} | {test:.{digits}f} +- {deviation:.{digits}f} {unit} | {loss:.3f} | {step:.0f} |"
-
-
 TABLES = {
     "rd-table": ("rd", table),
     "learning": ("learning", learning),

@@ -213,10 +213,9 @@ void convolve_forward(int threads, const Shape& s, Reals x, Rounding how, unsign
         std::vector<int32_t> sums(s.columns * s.outputs);
         for (size_t image = first; image < last; ++image) {
             frame.quantize_picture(q, x.type, image, x.data, how);
-            if (saved)
-                for (size_t line = 0; line < s.height; ++line)
-                    q.pack(up(s.width * frame.position(), 8), bits, int(how.lowest), frame.inside(line),
-                           saved + image * picture + line * (picture / s.height));
+            for (size_t line = 0; line < s.height; ++line)
+                q.pack(up(s.width * frame.position(), 8), bits, int(how.lowest), frame.inside(line),
+                       saved + image * picture + line * (picture / s.height));
             for (size_t row = 0; row < s.rows; ++row) {
                 for (size_t group = 0; group < s.groups; ++group) {
                     const uint8_t* from = frame.bytes.data() + row * s.stride * frame.line + group * frame.group;

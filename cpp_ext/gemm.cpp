@@ -69,13 +69,16 @@ void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, 
 }
 
 void quantize_multiply(const Gemm& g, const Quantize& q, int threads, size_t m, size_t n, size_t k, Real type,
-                       size_t channels, const void* x, Rounding how, Right b, int32_t* c) {
+                       size_t channels, const void* x, Rounding how, Right b, int32_t* c, unsigned bits,
+                       uint8_t* saved) {
     const Plain plain(n, k / 4, {nullptr, k, 4}, b);
     deal(threads, m, kRows, m * n * k, [&](size_t first, size_t last) {
         std::vector<uint8_t> bytes(kRows * k);
         for (; first < last; first += kRows) {
             const size_t rows = std::min(kRows, last - first);
             q.rows(type, first, first + rows, channels, x, how, {bytes.data(), k, rows, 0});
+            for (size_t row = 0; saved && row < rows; ++row)
+                q.pack(k, bits, int(how.lowest), bytes.data() + row * k, saved + (first + row) * k * bits / 8);
             plain.multiply(g, rows, {bytes.data(), k, 4}, b, c + first * n);
         }
     });

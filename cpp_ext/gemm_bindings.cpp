@@ -107,17 +107,25 @@ void rows_of(int threads, RealArray x, Array<const float> inverse, Array<const u
          rounding(1, c, inverse, shifts, lowest, largest, seed), bytes.data());
 }
 
+void check_bits(unsigned bits) {
+    if (bits != 4 && bits != 6 && bits != 8) throw std::invalid_argument("4, 6 or 8 bits are saved");
+}
+
 void quantize_multiply_of(int threads, RealArray x, Array<const float> inverse, Array<const uint8_t> shifts, int lowest,
                           int largest, std::optional<uint32_t> seed, Array<const int8_t> panels,
-                          Array<const int32_t> corrections, Array<int32_t> c) {
+                          Array<const int32_t> corrections, Array<int32_t> c, unsigned bits,
+                          std::optional<Array<uint8_t>> saved) {
     if (x.ndim() != 2 || c.ndim() != 2 || c.shape(0) != x.shape(0) || corrections.size() == 0)
         throw std::invalid_argument("x must be (m, channels) and c (m, n)");
     const size_t channels = x.shape(1), n = c.shape(1), k = panels.size() / corrections.size();
     check_depth(k), expect(panels, panel_bytes(n, k), "panels"), expect(corrections, padded(n), "corrections");
-    if (k < channels || k % 4) throw std::invalid_argument("b was packed with another k");
+    if (k < channels || k % 8) throw std::invalid_argument("b was packed with another k");
+    check_bits(bits);
+    if (saved) expect(*saved, x.shape(0) * k * bits / 8, "saved");
     quantize_multiply(gemm(), quantize(), threads, x.shape(0), n, k, reals(x).type, channels, x.data(),
                       rounding(1, channels, inverse, shifts, lowest, largest, seed),
-                      {panels.data(), kColumns * k, 4 * kColumns, corrections.data()}, c.data());
+                      {panels.data(), kColumns * k, 4 * kColumns, corrections.data()}, c.data(), bits,
+                      saved ? saved->data() : nullptr);
 }
 
 void scaled_of(Array<const int32_t> sums, float scale, RealArray x) {
@@ -125,17 +133,13 @@ void scaled_of(Array<const int32_t> sums, float scale, RealArray x) {
     quantize().scaled(reals(x).type, sums.size(), sums.data(), scale, reals(x).data);
 }
 
-// bytes of any shape -> size * bits / 8 bytes, the size a multiple of 8.
-void pack_codes(unsigned bits, int lowest, Array<const uint8_t> bytes, Array<uint8_t> packed) {
-    if (bytes.size() % 8) throw std::invalid_argument("multiples of 8 codes are packed");
-    expect(packed, bytes.size() * bits / 8, "packed");
-    quantize().pack(bytes.size(), bits, lowest, bytes.data(), packed.data());
-}
-
-void unpack_codes(unsigned bits, int lowest, Array<const uint8_t> packed, Array<uint8_t> bytes) {
-    if (bytes.size() % 8) throw std::invalid_argument("multiples of 8 codes are packed");
-    expect(packed, bytes.size() * bits / 8, "packed");
-    quantize().unpack(bytes.size(), bits, lowest, packed.data(), bytes.data());
+// Rows of codes as quantize_multiply saved them -> bytes (rows, k).
+void unpack_rows(unsigned bits, int lowest, Array<const uint8_t> saved, Array<uint8_t> bytes) {
+    if (bytes.ndim() != 2 || bytes.shape(1) % 8) throw std::invalid_argument("bytes must be (rows, multiples of 8)");
+    const size_t k = bytes.shape(1), packed = k * bits / 8;
+    check_bits(bits), expect(saved, bytes.shape(0) * packed, "saved");
+    for (size_t row = 0; row < bytes.shape(0); ++row)
+        quantize().unpack(k, bits, lowest, saved.data() + row * packed, bytes.data() + row * k);
 }
 
 Shape shape_of(const RealArray& x, const RealArray& y, const Array<const int8_t>& weights, size_t groups, size_t stride,
@@ -156,9 +160,8 @@ Shape shape_of(const RealArray& x, const RealArray& y, const Array<const int8_t>
     return s;
 }
 
-void check_saved(const Shape& s, unsigned bits, const std::optional<Array<uint8_t>>& saved) {
-    if (bits != 4 && bits != 6 && bits != 8) throw std::invalid_argument("4, 6 or 8 bits are saved");
-    if (saved) expect(*saved, s.images * saved_bytes(s, bits), "saved");
+void check_saved(const Shape& s, unsigned bits, const Array<uint8_t>& saved) {
+    check_bits(bits), expect(saved, s.images * saved_bytes(s, bits), "saved");
 }
 
 size_t saved_size(size_t images, size_t height, size_t width, size_t inputs, size_t groups, unsigned bits) {
@@ -169,11 +172,11 @@ size_t saved_size(size_t images, size_t height, size_t width, size_t inputs, siz
 
 void forward(int threads, RealArray x, Array<const float> inverse, Array<const uint8_t> shifts, int lowest, int largest,
              unsigned bits, Array<const int8_t> weights, size_t groups, size_t stride, size_t padding, float scale,
-             RealArray y, std::optional<Array<uint8_t>> saved) {
+             RealArray y, Array<uint8_t> saved) {
     const Shape s = shape_of(x, y, weights, groups, stride, padding);
     check_saved(s, bits, saved);
     convolve_forward(threads, s, reals(x), rounding(1, s.inputs, inverse, shifts, lowest, largest, std::nullopt), bits,
-                     weights.data(), scale, reals(y), saved ? saved->data() : nullptr);
+                     weights.data(), scale, reals(y), saved.data());
 }
 
 // inverse_w and shifts_w: for the gradient of the weights, where that has codes of its own.
@@ -195,7 +198,7 @@ void backward(int threads, RealArray dy, Array<const float> inverse, Array<const
                       weights.data(), scales.data(), to, dw ? dw->data() : nullptr);
 }
 
-// x and z (rows, channels), statistics (channels, 4); the rest has a number for each channel.
+// x and z (rows, channels), statistics (channels, kStatistics); the rest has a number for each channel.
 bool normalize_batch(int threads, RealArray x, Array<const float> gamma, Array<const float> beta, double eps,
                      RealArray z, Array<uint8_t> kept, Array<double> statistics, Array<float> mean,
                      Array<float> scale) {
@@ -276,10 +279,9 @@ NB_MODULE(_gemm, m) {
     m.def("rows", &rows_of, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a, "largest"_a, "seed"_a.none(),
           "bytes"_a, release);
     m.def("quantize_multiply", &quantize_multiply_of, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a,
-          "largest"_a, "seed"_a.none(), "panels"_a, "corrections"_a, "c"_a, release);
+          "largest"_a, "seed"_a.none(), "panels"_a, "corrections"_a, "c"_a, "bits"_a, "saved"_a.none(), release);
     m.def("scaled", &scaled_of, "sums"_a, "scale"_a, "x"_a, release);
-    m.def("pack_codes", &pack_codes, "bits"_a, "lowest"_a, "bytes"_a, "packed"_a, release);
-    m.def("unpack_codes", &unpack_codes, "bits"_a, "lowest"_a, "packed"_a, "bytes"_a, release);
+    m.def("unpack_rows", &unpack_rows, "bits"_a, "lowest"_a, "saved"_a, "bytes"_a, release);
     m.def("kept_bytes", &kept_bytes, "rows"_a, "channels"_a);
     m.def("normalize", &normalize_batch, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a, "kept"_a,
           "statistics"_a, "mean"_a, "scale"_a, release);
@@ -296,7 +298,7 @@ NB_MODULE(_gemm, m) {
     m.def("relu_backward", &relu_back, "threads"_a, "dy"_a, "bits"_a, "dx"_a, release);
     m.def("saved_size", &saved_size, "images"_a, "height"_a, "width"_a, "inputs"_a, "groups"_a, "bits"_a);
     m.def("convolve_forward", &forward, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a, "largest"_a, "bits"_a,
-          "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scale"_a, "y"_a, "saved"_a.none(), release);
+          "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scale"_a, "y"_a, "saved"_a, release);
     m.def("convolve_backward", &backward, "threads"_a, "dy"_a, "inverse"_a, "shifts"_a, "inverse_w"_a.none(),
           "shifts_w"_a.none(), "largest"_a, "seed"_a.none(), "bits"_a, "lowest"_a, "saved"_a, "weights"_a, "groups"_a,
           "stride"_a, "padding"_a, "scales"_a, "dx"_a, "wanted"_a, "dw"_a.none(), release);

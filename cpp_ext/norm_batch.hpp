@@ -90,7 +90,7 @@ void apply(Real type, size_t lines, size_t length, const void* x, Norm::Affine h
 template <typename T>
 void gradient_sums_of(size_t lines, size_t length, const T* __restrict dz, const float* powers, const uint8_t* kept,
                       int64_t* sums, int64_t* products, int64_t* sizes) {
-    blocks(lines, kLines / 4, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
+    blocks(lines, kGradientLines, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
         const Near<float> power(powers + from, width);
         int32_t sum[kBlock] = {}, product[kBlock] = {}, size[kBlock] = {};
         uint8_t levels[kBlock];

@@ -13,8 +13,9 @@ namespace narrowbit {
 namespace ISA {
 namespace {
 
-constexpr size_t kBlock = kLine;  // places at a time
-constexpr size_t kLines = 4096;   // whose sums of numbers of 17 bits fit 32
+constexpr size_t kBlock = kLine;        // places at a time
+constexpr size_t kLines = 4096;         // whose sums of numbers of 17 bits fit 32
+constexpr size_t kGradientLines = 512;  // and of products of 22
 
 // Parameters of a block of a line, near and not in the way of what is written.
 template <typename P>

@@ -177,6 +177,20 @@ def shift_quantize(x: Tensor, bits: int, groups: int, seed: int | None = None) -
     return Left(made, scale.view(1) * 2.0 ** -(groups - 1), e)
 
 
+def _quantize_multiply(
+    x: Tensor, b: Packed, inverse: Tensor, shifts: Tensor, lowest: int, largest: int, seed: int | None, bits: int,
+    saved: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """x (n, c) as of reals -> int32 (n, b.n)."""
+    c = torch.empty(x.shape[0], b.n, dtype=torch.int32)
+    if c.numel():
+        _gemm.quantize_multiply(
+            torch.get_num_threads(), x, inverse, shifts, lowest, largest, seed, b.panels, b.corrections, c,
+            saved_bits(bits), saved,
+        )  # fmt: skip
+    return c
+
+
 def shift_multiply(x: Tensor, b: Packed, bits: int, groups: int, seed: int | None = None) -> tuple[Tensor, Tensor]:
     """shift_quantize and multiply, a few rows at a time: int32 (n, b.n), and the scale of the sums but for b's."""
     q = check_groups(bits, groups)
@@ -185,21 +199,34 @@ def shift_multiply(x: Tensor, b: Packed, bits: int, groups: int, seed: int | Non
     largest = r.amax()
     e = exponents(r, largest, groups)
     inverse, scale = scales(largest, e, q)
-    c = torch.empty(x.shape[0], b.n, dtype=torch.int32)
-    _gemm.quantize_multiply(
-        torch.get_num_threads(), x, inverse, (groups - 1 - e).to(torch.uint8), -q, q, seed, b.panels, b.corrections, c
-    )
-    return c, scale.view(1) * 2.0 ** -(groups - 1)
+    sums = _quantize_multiply(x, b, inverse, (groups - 1 - e).to(torch.uint8), -q, q, seed, bits, None)
+    return sums, scale.view(1) * 2.0 ** -(groups - 1)
 
 
-def quantize_activations(x: Tensor, bits: int) -> tuple[Left, int]:
-    """quant.activations of x (n, c), ready to multiply; and the least code."""
-    real = reals(x)
-    r, signed = ranges(real)
+class Kept(NamedTuple):
+    """Codes of activations (n, c), packed row by row, for the gradient of the weights; their scale and least code."""
+
+    codes: Tensor
+    scale: Tensor
+    lowest: int
+
+    def bytes(self, bits: int, n: int, channels: int) -> Tensor:
+        """As of to_bytes again."""
+        made = torch.empty(n, _round_up(channels, PAD), dtype=torch.uint8)
+        _gemm.unpack_rows(saved_bits(bits), self.lowest, self.codes, made)
+        return made
+
+
+def multiply_activations(x: Tensor, b: Packed, bits: int) -> tuple[Tensor, Kept]:
+    """Codes of x (n, c) as quant.activations has them, times b: int32 (n, b.n), and the codes."""
+    x = reals(x)
+    r, signed = ranges(x)
     lowest, largest = code_range(bits, signed)
-    e = torch.zeros(len(r), dtype=torch.int64)
-    inverse, scale = scales(r.amax() if len(r) else torch.tensor(0.0), e, largest)
-    return Left(quantize_rows(real, inverse, e.to(torch.uint8), lowest, largest, None), scale.view(1), e), lowest
+    none = torch.zeros(len(r), dtype=torch.int64)
+    inverse, scale = scales(r.amax() if len(r) else torch.tensor(0.0), none, largest)
+    saved = torch.empty(len(x) * _round_up(x.shape[1], PAD) * saved_bits(bits) // 8, dtype=torch.uint8)
+    sums = _quantize_multiply(x, b, inverse, none.to(torch.uint8), lowest, largest, None, bits, saved)
+    return sums, Kept(saved, scale.view(1), lowest)
 
 
 def quantize_weights(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -225,18 +252,3 @@ def scaled(sums: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 def saved_bits(bits: int) -> int:
     """That codes are packed to while they wait for the way back."""
     return 4 if bits <= 4 else 6 if bits <= 6 else 8
-
-
-def pack_codes(codes: Tensor, bits: int, lowest: int) -> Tensor:
-    """Bytes (n, PAD's multiple), codes from `lowest` on -> their bits side by side."""
-    kept = saved_bits(bits)
-    made = torch.empty(codes.numel() * kept // 8, dtype=torch.uint8)
-    _gemm.pack_codes(kept, lowest, codes, made)
-    return made
-
-
-def unpack_codes(packed: Tensor, bits: int, lowest: int, n: int, channels: int) -> Tensor:
-    """The bytes (n, channels rounded up to PAD's multiple) again."""
-    made = torch.empty(n, _round_up(channels, PAD), dtype=torch.uint8)
-    _gemm.unpack_codes(saved_bits(bits), lowest, packed, made)
-    return made

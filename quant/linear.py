@@ -23,11 +23,10 @@ MOST_ROWS = 1 << 17  # whose sums fit 32 bits
 def multiply(x: Tensor, w: Tensor, bits_a: int, bits_w: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x (rows, inputs), w (outputs, inputs) -> y of the type of x; the codes of x, packed; those of w; the scales of
     x and of w and the least code of x."""
-    rows, lowest = gemm.quantize_activations(x, bits_a)
     codes, scale_w = gemm.quantize_weights(w, bits_w)
-    sums = gemm.multiply(rows.bytes, gemm.pack(codes))
-    found = torch.cat([rows.scale, scale_w, torch.tensor([float(lowest)])])
-    return gemm.scaled(sums, rows.scale * scale_w, x.dtype), gemm.pack_codes(rows.bytes, bits_a, lowest), codes, found
+    sums, kept = gemm.multiply_activations(x, gemm.pack(codes), bits_a)
+    found = torch.cat([kept.scale, scale_w, torch.tensor([float(kept.lowest)])])
+    return gemm.scaled(sums, kept.scale * scale_w, x.dtype), kept.codes, codes, found
 
 
 @multiply.register_fake
@@ -68,7 +67,7 @@ def gradients(
         else:
             dx = (sums * (scale_g * scale_w)).to(dy.dtype)
     if wanted[1]:
-        x = gemm.unpack_codes(saved, bits_a, lowest, len(dy), inputs)
+        x = gemm.Kept(saved, scale_x, lowest).bytes(bits_a, len(dy), inputs)
         parts = zip(for_dw.split(MOST_ROWS), x.split(MOST_ROWS), strict=True)
         sums = torch.stack([gemm.interleaved(g, a) for g, a in parts]).sum(0)  # int64
         dw = sums[:outputs, :inputs] * (scale_dw * scale_x)

@@ -8,6 +8,7 @@ weights carry over (our default; the paper's constant and widths are not known t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +30,16 @@ def l1_normalize(x: Tensor, dims: tuple[int, ...], eps: float) -> tuple[Tensor, 
     centred = x - mean
     scale = K * centred.abs().mean(dims, keepdim=True)
     return centred / (scale.square() + eps).sqrt(), mean, scale
+
+
+def _backward(
+    kernel: Callable[..., bool], dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    made = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
+    arrays = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(made[0]), *made[1:])
+    if not kernel(torch.get_num_threads(), *arrays):
+        raise NonFinite("a gradient of a normalization holds NaN or infinity")
+    return made
 
 
 @torch.library.custom_op("narrowbit::l1_batch_norm", mutates_args=())
@@ -57,11 +68,7 @@ def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tenso
 @torch.library.custom_op("narrowbit::l1_batch_norm_backward", mutates_args=())
 def batch_norm_backward(dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, gamma and beta. Raises NonFinite."""
-    made = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
-    a, *rest = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(made[0]), *made[1:])
-    if not _gemm.normalize_backward(torch.get_num_threads(), a, *rest):
-        raise NonFinite("a gradient of a normalization holds NaN or infinity")
-    return made
+    return _backward(_gemm.normalize_backward, dz, gamma, kept, statistics)
 
 
 @torch.library.custom_op("narrowbit::l1_layer_norm", mutates_args=())
@@ -87,11 +94,7 @@ def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tenso
 @torch.library.custom_op("narrowbit::l1_layer_norm_backward", mutates_args=())
 def layer_norm_backward(dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, gamma and beta. Raises NonFinite."""
-    made = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
-    a, *rest = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(made[0]), *made[1:])
-    if not _gemm.normalize_rows_backward(torch.get_num_threads(), a, *rest):
-        raise NonFinite("a gradient of a normalization holds NaN or infinity")
-    return made
+    return _backward(_gemm.normalize_rows_backward, dz, gamma, kept, statistics)
 
 
 @batch_norm_backward.register_fake

@@ -238,3 +238,16 @@ def test_what_is_constant_has_small_gradients() -> None:
             found.append((v.grad, m.weight.grad))
         assert found[0][0].abs().max() < 2 * found[1][0].abs().max()
         assert found[0][1].abs().max() < 2 * found[1][1].abs().max()
+
+
+def test_sums_hold_the_largest_products() -> None:
+    """Two values a channel and a gradient of their signs: every product is as large as products are."""
+    x = torch.ones(4096, 128)
+    x[1::2] = -1
+    dz = x * 0.99999
+    kept = torch.get_num_threads()
+    torch.set_num_threads(1)  # more take shorter pieces
+    _, dx, gamma, _ = through(x, dz, np.ones(128, np.float32), np.zeros(128, np.float32))
+    torch.set_num_threads(kept)
+    assert torch.allclose(gamma, torch.full((128,), 0.99999 * 4096 / K), rtol=1e-3)
+    assert dx.abs().max() < 1e-3
