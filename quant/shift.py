@@ -56,7 +56,8 @@ def scales(scope: Tensor, e: Tensor, q: int) -> tuple[Tensor, Tensor]:
     range 0."""
     positive = torch.where(scope > 0, scope, 1.0)
     inverse = torch.where(scope > 0, q / positive, 1.0) * torch.exp2(e.float())
-    return inverse, torch.where(scope > 0, positive / q, 1.0)
+    # A GPU multiplies by the reciprocal of a number; by a tensor it divides, as everything else does.
+    return inverse, torch.where(scope > 0, positive / positive.new_tensor(float(q)), 1.0)
 
 
 def _codes(x: Tensor, scope: Tensor, e: Tensor, bits: int, groups: int, seed: int | None) -> Codes:

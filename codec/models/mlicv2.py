@@ -104,7 +104,6 @@ class MLICv2(TorchNetwork, nn.Module):
         self.transforms = TorchOps(self.arrays.__getitem__, Arithmetic.FLOAT)
         self.entropy = TorchOps(self.arrays.__getitem__, Arithmetic.CLIP)
         self.skip = 0
-        self.half = False  # transforms in bfloat16, for GPUs; their residual streams and the entropy path stay float32
         self.initialize()
 
     # -- what the coding loop asks for ------------------------------------------------------------------------------
@@ -116,13 +115,9 @@ class MLICv2(TorchNetwork, nn.Module):
     # -- training ---------------------------------------------------------------------------------------------------
     def analyse(self, x: Tensor, qp: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (batch, height, width, 3) in -1..1 -> y in steps and z."""
-        with self.precision(x):
-            signal = network.g_a(self.transforms, self.cfg, x, qp).float()
-            z = network.h_a(self.transforms, self.cfg, signal, qp).float()
+        signal = network.g_a(self.transforms, self.cfg, x, qp)
+        z = network.h_a(self.transforms, self.cfg, signal, qp)
         return signal * self.transforms.vector("y/gain", qp).exp(), z
-
-    def precision(self, x: Tensor) -> torch.autocast:
-        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.half)
 
     def forward(
         self, x: Tensor, qp: Tensor, uniform: Callable[[Tensor], Tensor] | None = None
@@ -134,8 +129,7 @@ class MLICv2(TorchNetwork, nn.Module):
         y, z = self.analyse(x, qp)
         mode = Likelihoods(self, y, z, uniform, self.skip)
         y_hat, psi = code_latents(self, mode, qp)
-        with self.precision(x):
-            return network.g_s(self.transforms, self.cfg, y_hat, psi, qp).float(), mode.bits
+        return network.g_s(self.transforms, self.cfg, y_hat, psi, qp), mode.bits
 
     def set_arithmetic(self, arithmetic: Arithmetic) -> None:
         self.entropy.kind = arithmetic

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,6 @@ Format = tuple[int, int]
 
 
 BLOCK_LAYERS = ("in", "mix", "out", "gate", "back")
-BLOCK_ARRAYS = [f"/{layer}/{kind}" for layer in BLOCK_LAYERS for kind in ("weight", "bias")]
 
 
 class Arithmetic(IntEnum):
@@ -38,7 +38,7 @@ def multiplies_bfloat16(device: torch.device | str) -> bool:
 def fast_precision(device: str) -> str:
     """Of float32 matrix products, in torch's words: inputs rounded to TF32 on GPUs and to bfloat16 on CPUs that
     multiply such, sums in float32. Both hold the products of 8-bit integers exactly."""
-    return "medium" if torch.device(device).type == "cpu" and multiplies_bfloat16(device) else "high"
+    return "medium" if multiplies_bfloat16(device) else "high"  # to a GPU both are TF32
 
 
 _precisions = ["highest"]  # inside of each other; torch does not always tell which one holds
@@ -89,7 +89,7 @@ class TorchOps:
     """params(name) gives a parameter or buffer; qp arguments are (batch, anchors) interpolation weights."""
 
     def __init__(self, params: Callable[[str], Tensor], arithmetic: Arithmetic):
-        self.p, self.kind, self.compiled = params, arithmetic, False
+        self.p, self.kind = params, arithmetic
 
     # -- number formats ---------------------------------------------------------------------------------------------
     def fix(self, x: Tensor, form: Format) -> Tensor:
@@ -107,20 +107,18 @@ class TorchOps:
 
     # -- layers -----------------------------------------------------------------------------------------------------
     def block(self, f: Callable[..., Tensor], x: Tensor, name: str) -> Tensor:
-        """A token-mixing block. On a GPU compiled once per shape when asked for, since compiling all takes minutes."""
-        x = x.float()  # the residual stream, whatever the precision of the layers
+        """A token-mixing block."""
         if self.by_loops(x):
             from codec.models.mixing import TokenMixing
 
             arrays = [a for layer in BLOCK_LAYERS for a in self.weights(f"{name}/{layer}", True)]
             return TokenMixing.apply(int(self.kind), x, *arrays)
-        if not self.compiled:
-            return f(self, x, name)
-        return _compiled_block(f, self.kind, x, {n: self.p(name + n) for n in BLOCK_ARRAYS})
+        return f(self, x, name)
 
     def by_loops(self, x: Tensor) -> bool:
-        """Whether cpp_ext's loops take the place of torch's operators: when training on a CPU."""
-        return x.is_cpu and torch.is_grad_enabled() and self.kind != Arithmetic.EXACT
+        """Whether compiled loops take the place of torch's operators: when training."""
+        here = x.is_cpu or (x.is_cuda and find_spec("triton") is not None)
+        return here and torch.is_grad_enabled() and self.kind != Arithmetic.EXACT
 
     def channels(self, x: Tensor) -> int:
         return x.shape[-1]
@@ -252,11 +250,6 @@ class TorchOps:
 
     def residual(self, y_hat: Tensor, r: Tensor) -> Tensor:
         return y_hat + 0.5 * torch.tanh(r)
-
-
-@torch.compile(dynamic=False)
-def _compiled_block(f: Callable[..., Tensor], kind: Arithmetic, x: Tensor, arrays: dict[str, Tensor]) -> Tensor:
-    return f(TorchOps(arrays.__getitem__, kind), x, "")
 
 
 def _exact_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -58,6 +59,9 @@ def load_pictures(folder: Path, smallest: int) -> tuple[list[np.ndarray], list[n
     return [p for i, p in enumerate(pictures) if i % HELD_OUT], held_out
 
 
+REDUCED = 1 / 3  # of the batches
+
+
 class Photos:
     """Pictures in one uint8 tensor on the device that trains, each also reduced by two where that leaves enough."""
 
@@ -69,25 +73,37 @@ class Photos:
         # A reduced picture is drawn a third as often as a full one.
         shares = np.array([1.0] * len(pictures) + [1 / 3] * len(halves))
         self.chances = shares / shares.sum()
+        self.smallest = smallest
         self.pixels = torch.from_numpy(np.concatenate([p.reshape(-1, 3) for p in every])).to(device)
 
     def crops(self, count: int, size: int, rng: np.random.Generator) -> Tensor:
-        """Random crops, turned and flipped: uint8 (count, size, size, 3). All chance is in rng."""
+        """Random crops, turned and flipped: uint8 (count, size, size, 3). All chance is in rng.
+
+        A third of the batches are larger crops, up to twice as large, that are reduced to this size.
+        """
+        largest = min(2 * size, self.smallest)
+        taken = int(rng.integers(size, largest + 1)) if rng.random() < REDUCED else size
+        x = self._cut(count, taken, rng)
+        if taken == size:
+            return x
+        planes = x.permute(0, 3, 1, 2).float()
+        reduced = F.interpolate(planes, (size, size), mode="bicubic", antialias=True, align_corners=False)
+        return reduced.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    def _cut(self, count: int, size: int, rng: np.random.Generator) -> Tensor:
         which = rng.choice(len(self.sizes), count, p=self.chances)
         corner = [rng.integers(self.sizes[which, axis] - size + 1) for axis in (0, 1)]
-        flip_rows, flip_columns, swap = rng.integers(0, 2, (3, count))
-        device = self.pixels.device
-        index = torch.arange(size, device=device)
-        rows, columns = (
-            torch.where(torch.from_numpy(f).to(device)[:, None] == 1, size - 1 - index, index)
-            for f in (flip_rows, flip_columns)
-        )
-        width = torch.from_numpy(self.sizes[which, 1]).to(device)[:, None, None]
-        start = torch.from_numpy(self.starts[which] + corner[0] * self.sizes[which, 1] + corner[1]).to(device)
-        swapped = torch.from_numpy(swap).to(device)[:, None, None] == 1
-        upright = rows[:, :, None] * width + columns[:, None, :]
-        turned = rows[:, None, :] * width + columns[:, :, None]
-        return self.pixels[start[:, None, None] + torch.where(swapped, turned, upright)]
+        width = self.sizes[which, 1]
+        start = self.starts[which] + corner[0] * width + corner[1]
+        table = torch.from_numpy(np.stack([start, width, *rng.integers(0, 2, (3, count))]))
+        if self.pixels.is_cuda:
+            table = table.pin_memory().to(self.pixels.device, non_blocking=True)  # nothing waits for it here
+        start, width, flip_rows, flip_columns, swap = (t[:, None, None] for t in table)
+        index = torch.arange(size, device=self.pixels.device)
+        rows, columns = (torch.where(f == 1, size - 1 - index, index) for f in (flip_rows, flip_columns))
+        upright = rows.mT * width + columns
+        turned = rows * width + columns.mT
+        return self.pixels[start + torch.where(swap == 1, turned, upright)]
 
 
 def _half(p: np.ndarray) -> np.ndarray:

@@ -34,11 +34,6 @@ def evaluate(model: MLICv2, pictures: list[NDArray[np.uint8]], size: int = 256) 
 
 
 def with_average(run: Run, pictures: list[NDArray[np.uint8]]) -> list[dict[str, float]]:
-    """Evaluate the averaged weights, uncompiled and in full precision."""
-    model = run.model
-    compiled, model.transforms.compiled, model.entropy.compiled = model.transforms.compiled, False, False
-    try:
-        with run.averaged(), products("highest"):
-            return evaluate(model, pictures)
-    finally:
-        model.transforms.compiled = model.entropy.compiled = compiled
+    """Evaluate the averaged weights in full precision."""
+    with run.averaged(), products("highest"):
+        return evaluate(run.model, pictures)

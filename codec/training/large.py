@@ -99,7 +99,7 @@ class LargeRun(Checkpointed):
             self.optimizers[0].param_groups[0]["lr"] = rate
             for o in self.optimizers:
                 o.step()
-            self.update_average()
+            self.update_average(self.newest)
         self.counts["skipped"] += not finite
         self.counts["steps"] += 1
         self.counts["crops"] += stage.batch * stage.crop**2 / 65536

@@ -32,12 +32,28 @@ def orthogonalize(m: Tensor) -> Tensor:
     return (x if wide is m else x.transpose(1, 2)).to(m)
 
 
+@torch.no_grad()
+def follow(averages: list[Tensor], values: list[Tensor], weight: float | Tensor) -> None:
+    """averages += weight * (values - averages); weight: a number, or a tensor of one."""
+    if not isinstance(weight, Tensor):
+        return torch._foreach_lerp_(averages, values, weight)
+    steps = torch._foreach_sub(values, averages)
+    torch._foreach_mul_(steps, weight)
+    torch._foreach_add_(averages, steps)
+
+
 class Muon(torch.optim.Optimizer):
-    def __init__(self, params: Iterable[Tensor], lr: float = 2e-3, momentum: float = 0.95):
+    """lr: a number, or a tensor of one. As with torch's fused optimizers, a step changes nothing where the attribute
+    found_inf, a tensor of one, is 1."""
+
+    found_inf: Tensor | None = None
+
+    def __init__(self, params: Iterable[Tensor], lr: float | Tensor = 2e-3, momentum: float = 0.95):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
+        counts = 1.0 if self.found_inf is None else 1.0 - self.found_inf
         for group in self.param_groups:
             shapes: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
             for p in group["params"]:
@@ -46,6 +62,7 @@ class Muon(torch.optim.Optimizer):
             for shape, ps in shapes.items():
                 grads = [p.grad for p in ps]
                 momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in ps]
-                torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+                follow(momenta, grads, (1 - group["momentum"]) * counts)
                 ahead = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
-                torch._foreach_add_(ps, orthogonalize(ahead).unbind(), alpha=-group["lr"] * 0.2 * max(shape) ** 0.5)
+                moves = orthogonalize(ahead) * (-0.2 * max(shape) ** 0.5 * group["lr"] * counts)
+                torch._foreach_add_(ps, moves.unbind())

@@ -17,7 +17,8 @@ from torch.nn import Parameter
 from codec.config import Config
 from codec.models.mlicv2 import MLICv2
 from codec.training import distributed
-from codec.training.optim import Muon
+from codec.training.captured import Captured
+from codec.training.optim import Muon, follow
 from codec.training.schedule import LEARNING_RATE
 from codec.training.step import Gradients
 
@@ -39,10 +40,13 @@ class Checkpointed:
         self.rng = np.random.default_rng(seed)
         self.counts: dict[str, Any] = {"steps": 0, "crops": 0.0, "seconds": 0.0, "skipped": 0}
 
-    def update_average(self) -> None:
-        decay = min(self.decay, (1 + self.counts["steps"]) / (10 + self.counts["steps"]))
-        for n, p in self.parameters.items():
-            self.average[n].lerp_(p.detach(), 1 - decay)
+    @property
+    def newest(self) -> float:
+        """Share of the newest weights in the average."""
+        return 1 - min(self.decay, (1 + self.counts["steps"]) / (10 + self.counts["steps"]))
+
+    def update_average(self, newest: float | Tensor) -> None:
+        follow([self.average[n] for n in self.parameters], list(self.parameters.values()), newest)
 
     def save(self) -> None:
         """Write the checkpoint; whenever this is killed, the one before or the new one is there, whole."""
@@ -68,8 +72,11 @@ class Checkpointed:
         state = torch.load(path, weights_only=True, map_location=next(iter(self.parameters.values())).device)
         self.put(state["arrays"])
         for o, s in zip(self.optimizers, state["optimizers"], strict=True):
+            for group in s["param_groups"]:  # a GPU keeps them where its graph reads them
+                group["lr"] = float(group["lr"])
             o.load_state_dict(s)
-        self.average, self.counts = state["average"], state["counts"]
+        self.average = state["average"]
+        self.counts |= state["counts"]
         self.rng.bit_generator.state = state["rng"]
 
     @torch.no_grad()
@@ -95,7 +102,7 @@ class Checkpointed:
 
 
 class Run(Checkpointed):
-    """Of a network of the deployed family."""
+    """Of a network of the deployed family. Counts besides how often it left its course: codec.training.guard."""
 
     def __init__(self, folder: Path, model: MLICv2, seed: int):
         super().__init__(folder, model.cfg.to_dict(), dict(model.arrays), seed)
@@ -108,6 +115,14 @@ class Run(Checkpointed):
             torch.optim.AdamW(rest, lr=LEARNING_RATE, betas=(0.9, 0.97), weight_decay=0.0, fused=True),
         ]
         self.gradients = Gradients(model, 1)
+        self.captured: Captured | None = None
+        self.rate = LEARNING_RATE
+        self.counts["halvings"] = 0
+
+    @property
+    def peak(self) -> float:
+        """The highest rate of learning: half as much after each time that the run left its course."""
+        return self.rate * 0.5 ** self.counts["halvings"]
 
 
 def config_of(checkpoint: Path) -> Config:

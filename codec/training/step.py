@@ -38,6 +38,12 @@ def loss_of(
     return ((bpp.sum(0) + lambdas * mse) * shares).sum(), bpp.detach(), mse.detach()
 
 
+def shares_of(lambdas: Tensor) -> Tensor:
+    """Weights of the crops of a batch in its loss."""
+    shares = lambdas**RATE_WEIGHT
+    return shares / shares.sum()
+
+
 def _source(seed: int) -> Uniform:
     """Noise of a thread's own."""
     generator = torch.Generator().manual_seed(seed)
@@ -60,8 +66,7 @@ class Gradients:
         self, x: Tensor, qp: Tensor, lambdas: Tensor, rng: np.random.Generator
     ) -> tuple[float, Tensor, Tensor]:
         """Loss, bits per pixel, squared errors, the last two in the order of the crops."""
-        shares = lambdas**RATE_WEIGHT
-        shares = shares / shares.sum()
+        shares = shares_of(lambdas)
         everyone = min(self.workers * distributed.world(), len(x))
         seeds = [int(s) for s in rng.integers(1 << 62, size=everyone)]
         mine = range(distributed.rank() * self.workers, min((distributed.rank() + 1) * self.workers, everyone))
@@ -89,5 +94,5 @@ class Gradients:
         loss = torch.stack([r[1] for r in results]).sum() if results else bpp.new_zeros(())
         *gradients, loss, bpp, mse = distributed.total([*gradients, loss, bpp, mse])
         for p, g in zip(self.parameters, gradients, strict=True):
-            p.grad = g
+            p.grad = g.contiguous()  # torch's fused AdamW on CPUs reads any other order of elements as this one
         return float(loss), bpp, mse

@@ -33,7 +33,9 @@ from codec.config import CONFIGS, QPS, rate_lambda
 from codec.models.mlicv2 import MLICv2
 from codec.models.ops import Arithmetic, fast_precision, products
 from codec.training import distributed, large, schedule, weights
+from codec.training.captured import CLIP, Captured
 from codec.training.data import Photos, load_pictures, to_signal
+from codec.training.guard import Guard
 from codec.training.held_out import with_average
 from codec.training.recipe import Recipe, shipped
 from codec.training.recipe import load as load_recipe
@@ -41,10 +43,9 @@ from codec.training.report import Report
 from codec.training.revive import revive
 from codec.training.run import CHECKPOINT, Run, config_of
 from codec.training.schedule import LEARNING_RATE, Step
-from codec.training.step import Gradients, loss_of
+from codec.training.step import Gradients
 
 SKIP = 4  # scale indexes below this (deviation under 0.165 steps) are not coded
-CLIP = 1.0  # norm of the gradient
 
 
 def update(run: Run, photos: Photos, now: Step) -> tuple[float, Tensor, Tensor]:
@@ -53,17 +54,20 @@ def update(run: Run, photos: Photos, now: Step) -> tuple[float, Tensor, Tensor]:
     qp = torch.from_numpy((np.arange(count) + run.rng.random(count)) * (QPS / count)).float().clamp(max=QPS - 1)
     lambdas = torch.tensor([rate_lambda(q) for q in qp.tolist()])
     x = photos.crops(count, now.size, run.rng)
-    loss, bpp, mse = run.gradients(x, qp.to(x.device), lambdas.to(x.device), run.rng)
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), CLIP)
-    finite = bool(torch.isfinite(norm))
-    for o in run.optimizers:
-        for group in o.param_groups:
-            group["lr"] = LEARNING_RATE * now.rate
+    rate = run.peak * now.rate
+    if run.captured:
+        loss, bpp, mse, finite = run.captured(x, qp, lambdas, rate, run.newest, run.rng)
+    else:
+        loss, bpp, mse = run.gradients(x, qp.to(x.device), lambdas.to(x.device), run.rng)
+        finite = bool(torch.isfinite(torch.nn.utils.clip_grad_norm_(run.model.parameters(), CLIP)))
+        for o in run.optimizers:
+            for group in o.param_groups:
+                group["lr"] = rate
+            if finite:
+                o.step()
+            o.zero_grad(set_to_none=True)
         if finite:
-            o.step()
-        o.zero_grad(set_to_none=True)
-    if finite:
-        run.update_average()
+            run.update_average(run.newest)
     run.counts["skipped"] += not finite
     run.counts["steps"] += 1
     run.counts["crops"] += count * now.size**2 / 65536
@@ -88,14 +92,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=float, metavar="F", help="batches so many times as large as on a CPU")
-    parser.add_argument(
-        "--compile",
-        choices=("none", "blocks", "all"),
-        help="on GPUs: blocks takes a minute or two, all longer [none on a CPU, whose loops are compiled, else blocks]",
-    )
+    parser.add_argument("--rate", type=float, default=LEARNING_RATE, metavar="R", help=f"of learning [{LEARNING_RATE}]")
     args = parser.parse_args(argv)
     of_recipes = {"--lambda": args.weight, "--pieces": args.pieces}
-    of_others = {"--model": args.model, "--batch": args.batch, "--compile": args.compile}
+    of_others = {"--model": args.model, "--batch": args.batch}
     if alien := [name for name, given in (of_others if args.config else of_recipes).items() if given is not None]:
         parser.error(f"{', '.join(alien)} {'does not go' if args.config else 'goes only'} with --config")
     if args.pieces is not None and args.pieces < 1:
@@ -137,11 +137,10 @@ def start(args: argparse.Namespace, device: str, photos: Photos) -> Run:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(run.model.cfg.to_dict(), indent=1) + "\n")
     on_cpu = torch.device(device).type == "cpu"
-    compiled = args.compile or ("none" if on_cpu else "blocks")
-    run.model.transforms.compiled = run.model.entropy.compiled = compiled == "blocks"
-    loss = torch.compile(loss_of, dynamic=False) if compiled == "all" else loss_of
-    run.gradients = Gradients(run.model, args.threads if on_cpu else 1, loss)
-    run.model.half = not on_cpu
+    run.gradients = Gradients(run.model, args.threads if on_cpu else 1)
+    run.rate = args.rate
+    if not on_cpu and distributed.world() == 1:
+        run.captured = Captured(run.model, run.optimizers, run.update_average)
     return run
 
 
@@ -153,7 +152,6 @@ def main(argv: list[str] | None = None) -> int:
         raise SystemExit(str(error)) from error
     device = distributed.start(args.device)
     torch.set_num_threads(args.threads)
-    torch._dynamo.config.recompile_limit = 64  # every block shape of every stage; beyond the limit it would not compile
     with products(fast_precision(device)):
         return train(args, recipe, device)
 
@@ -169,7 +167,7 @@ def train(args: argparse.Namespace, recipe: Recipe | None, device: str) -> int:
     if recipe:
         return large.train(args, recipe, device, photos, held_out, stopping)
     run = start(args, device, photos)
-    budget, counts, stopped = 3600 * (args.release or args.hours), run.counts, False
+    budget, counts, stopped, guard = 3600 * (args.release or args.hours), run.counts, False, Guard(run)
     report = Report(run, budget, counts["seconds"], "s", lambda: with_average(run, held_out))
     while counts["seconds"] < budget and not stopped:
         began = time.monotonic()
@@ -178,11 +176,12 @@ def train(args: argparse.Namespace, recipe: Recipe | None, device: str) -> int:
         run.model.set_arithmetic(Arithmetic.ROUND if now.rounding else Arithmetic.CLIP)
         run.model.skip = SKIP if now.rounding else 0
         loss, bpp, mse = update(run, photos, now)
+        guard(now, loss)
         took, stopped = distributed.agree(min(time.monotonic() - began, 60.0), bool(stopping))  # longer: suspended
         counts["seconds"] += took
         values = loss, bpp.sum(0).mean().item(), (10 * torch.log10(65025 / mse)).mean().item()
         speed = now.crops * now.size**2 / 65536 / took
-        report.step(counts["seconds"], values, now.rate * LEARNING_RATE, speed, parts=bpp.mean(1).tolist())
+        report.step(counts["seconds"], values, now.rate * run.peak, speed, parts=bpp.mean(1).tolist())
     status = report.end(stopped)
     if args.release and not stopped:
         (run.folder / "finished").touch()

@@ -106,7 +106,7 @@ def test_wrong_sizes_are_refused() -> None:
 
 def test_every_instruction_set_of_this_machine_agrees() -> None:
     program = (
-        "import torch; from codec.models.mixing import _layers, Depthwise; torch.manual_seed(0);"
+        "import torch; from codec.models.mixing import Depthwise; from cpp_ext import _layers; torch.manual_seed(0);"
         "x = torch.randn(2, 9, 7, 40); w = torch.randn(40, 25, requires_grad=True);"
         "y = Depthwise.apply(1, x, w, torch.zeros(40)); y.sum().backward();"
         "print(_layers.isa(), y.double().square().sum().item(), w.grad.double().square().sum().item())"

@@ -131,7 +131,7 @@ def test_what_is_no_recipe_is_told_in_a_line(folder: Path, tmp_path: Path, made:
     ("options", "message"),
     [
         (["--config", "mlicpp", "--model", "tiny"], "--model does not go with --config"),
-        (["--config", "mlicpp", "--batch", "2", "--compile", "all"], "--batch, --compile does not go with --config"),
+        (["--config", "mlicpp", "--batch", "2", "--model", "mlicv2-s"], "--model, --batch does not go with --config"),
         (["--hours", "1", "--lambda", "0.01"], "--lambda goes only with --config"),
         (["--config", "mlicpp", "--pieces", "0"], "--pieces is 0"),
         (["--config", "nothing"], "neither a file nor one of"),

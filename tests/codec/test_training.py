@@ -119,6 +119,32 @@ def test_threads_share_a_batch(tmp_path: Path, pictures: list[NDArray]) -> None:
         assert torch.equal(a, b)
 
 
+def test_gradients_lie_as_weights_do(tmp_path: Path, pictures: list[NDArray]) -> None:
+    """torch's fused AdamW walks through both in memory: on a CPU it took transposed gradients for others, silently."""
+    run = new_run(tmp_path / "run", pictures)
+    with torch.no_grad():
+        for name, p in run.model.arrays.items():
+            if name.endswith("/out/weight"):  # at zero nothing reaches the depthwise weights
+                p.normal_(std=0.1)
+    before = {n: p.detach().clone() for n, p in run.model.arrays.items()}
+    grads: dict[str, Any] = {}
+    kept = run.optimizers[1].step
+
+    def step_and_keep() -> None:
+        grads.update({n: p.grad.clone() for n, p in run.model.arrays.items() if p.grad is not None})
+        kept()
+
+    run.optimizers[1].step = step_and_keep  # type: ignore[method-assign]
+    train.update(run, data.Photos(pictures, 64), Step(1.0, 4, 64, False))
+    adamw = {id(p) for p in run.optimizers[1].param_groups[0]["params"]}
+    depthwise = [n for n in grads if n.endswith("mix/weight")]
+    assert depthwise and all(id(run.model.arrays[n]) in adamw for n in depthwise)
+    for name, g in grads.items():
+        if id(run.model.arrays[name]) in adamw:
+            moved = run.model.arrays[name] - before[name]
+            assert torch.equal(moved.sign()[g.abs() > 1e-6], -g.sign()[g.abs() > 1e-6]), name
+
+
 def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, pictures: list[NDArray]) -> None:
     run = new_run(tmp_path / "run", pictures)
     with torch.no_grad():
