@@ -6,15 +6,19 @@ called.
 
 from .bdrate import Comparison, bd_psnr, bd_rate, compare, psnr_overlap
 from .complexity import macs, parameters
+from .cost import MEASURES, Layer, Measure
 from .data import Curve, DataMissing, data_dir, published_curve, read_curve
 from .entropy import bits_per_pixel, entropy_bits, gaussian_bits
-from .metrics import METRICS, ms_ssim, psnr, psnr_y, ssimulacra2
+from .metrics import METRICS, ms_ssim, psnr, psnr_luma, psnr_y, ssimulacra2
 
 __all__ = [
+    "MEASURES",
     "METRICS",
     "Comparison",
     "Curve",
     "DataMissing",
+    "Layer",
+    "Measure",
     "bd_psnr",
     "bd_rate",
     "bits_per_pixel",
@@ -26,6 +30,7 @@ __all__ = [
     "ms_ssim",
     "parameters",
     "psnr",
+    "psnr_luma",
     "psnr_overlap",
     "psnr_y",
     "published_curve",

@@ -36,6 +36,19 @@ def psnr_y(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
+def psnr_luma(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int = 0) -> float:
+    """PSNR in dB of 8-bit luma, as super-resolution counts it: BT.601 at studio range (16..235), rounded, without
+    `border` pixels at each side. a, b as for `psnr`, larger than both borders."""
+    _check(a, b)
+    if min(a.shape[:2]) <= 2 * border:
+        raise ValueError(f"a border of {border} leaves nothing of {a.shape[1]}x{a.shape[0]}")
+    inside = np.s_[border : a.shape[0] - border, border : a.shape[1] - border]
+    weights = np.array([65.481, 128.553, 24.966]) / 255
+    luma = [np.rint(p[inside].astype(np.float64) @ weights + 16) for p in (a, b)]
+    error = float(np.mean(np.square(luma[0] - luma[1])))
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
 def ms_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """Multi-scale structural similarity in 0..1, mean of R, G and B (Wang et al. 2003, by the package pytorch-msssim).
 

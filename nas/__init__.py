@@ -1,0 +1,13 @@
+"""QuantNAS: one choice of operation and bit-width at every position of a network, searched by gradients against
+quantization noise (Shvetsov et al., arXiv 2208.14839)."""
+
+from nas.cost import CostModel
+from nas.layers import ADQ, Noise, QConv2d
+from nas.quantizers import HWGQ, LSQ
+from nas.searcher import Entropy, Penalty, Searcher, Target
+from nas.space import Architecture, Choice, MixedOp, SearchSpace, decided, positions, random_architecture
+
+__all__ = [
+    "ADQ", "HWGQ", "LSQ", "Architecture", "Choice", "CostModel", "Entropy", "MixedOp", "Noise", "Penalty", "QConv2d",
+    "SearchSpace", "Searcher", "Target", "decided", "positions", "random_architecture",
+]  # fmt: skip

@@ -1,0 +1,143 @@
+"""The cost of a network, expected over its choices while it is searched, exact once it is decided; measures: rate.cost.
+
+Sizes are recorded in one dry run with hooks. A layer with parameters that no rule counts is an error, so that nothing
+is left out in silence; `rule` adds one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.layers import ADQ, QConv2d
+from nas.quantizers import HWGQ, LSQ
+from nas.space import Architecture, MixedOp, Op
+from rate.cost import Layer, Measure
+
+Size = tuple[int, int]
+Rule = Callable[[Any, Size, Size], Layer | None]
+
+RULES: dict[type, Rule] = {
+    QConv2d: lambda m, a, b: m.layer(a, b),
+    nn.Conv2d: lambda m, a, b: Layer(
+        "conv", m.in_channels, m.out_channels, m.kernel_size, m.groups, a, b, weight=m.weight
+    ),
+    nn.ConvTranspose2d: lambda m, a, b: Layer(
+        "transposed", m.in_channels, m.out_channels, m.kernel_size, m.groups, a, b, weight=m.weight
+    ),
+    nn.Linear: lambda m, a, b: Layer("linear", m.in_features, m.out_features, (1, 1), 1, a, b, weight=m.weight),
+    # These count nothing, as in the paper.
+    ADQ: lambda *_: None, nn.BatchNorm2d: lambda *_: None, nn.LayerNorm: lambda *_: None, nn.PReLU: lambda *_: None,
+    LSQ: lambda *_: None, HWGQ: lambda *_: None,
+}  # fmt: skip
+
+
+def rule(kind: type, of: Rule) -> None:
+    """Count modules of this type by `of`(module, size_in, size_out) -> Layer, or None for nothing."""
+    RULES[kind] = of
+
+
+def _size(t: Tensor) -> Size:
+    return (int(t.shape[-2]), int(t.shape[-1])) if t.dim() == 4 else (1, t.numel() // t.shape[0] // t.shape[-1])
+
+
+class CostModel:
+    """measure: what is counted; model: searched or decided; shape: of its input, (1, channels, height, width).
+
+    Raises TypeError for a layer that has parameters and no rule.
+    """
+
+    def __init__(self, measure: Measure, model: nn.Module, shape: tuple[int, ...]):
+        self.measure, self.model = measure, model
+        self.sizes: dict[nn.Module, tuple[Size, Size]] = {}
+        counted = []
+        for name, m in model.named_modules():
+            own = any(True for _ in m.parameters(recurse=False))
+            if type(m) in RULES:
+                counted.append(m)
+            elif own and not isinstance(m, MixedOp):
+                raise TypeError(f"{name or 'the model'}: no rule counts a {type(m).__name__}; nas.cost.rule adds one")
+        hooks = [m.register_forward_hook(self._note) for m in counted]
+        training, device = model.training, next(model.parameters()).device
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        kept = [(m.running_mean, m.running_var, m.num_batches_tracked) for m in norms]
+        modes = {id(m.state): (m.state, m.state.mode) for m in model.modules() if isinstance(m, QConv2d)}
+        try:
+            model.train()  # all candidates run
+            for m in norms:
+                m.running_mean = m.running_var = m.num_batches_tracked = None
+            for state, _ in modes.values():
+                state.mode = "float"
+            with torch.no_grad():
+                model(torch.rand(shape, device=device))
+        finally:
+            for h in hooks:
+                h.remove()
+            for m, (mean, var, tracked) in zip(norms, kept, strict=True):
+                m.running_mean, m.running_var, m.num_batches_tracked = mean, var, tracked
+            for state, mode in modes.values():
+                state.mode = mode
+            model.train(training)
+
+    def _note(self, m: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not isinstance(m, (ADQ, LSQ, HWGQ)):
+            self.sizes[m] = (_size(inputs[0]), _size(output))
+
+    def layers(self, m: nn.Module, which: int = 0) -> list[Layer]:
+        """Of a module that ran, and of all in it, at one of the bit-widths."""
+        found = []
+        for part in m.modules():
+            if part in self.sizes:
+                sizes = self.sizes[part]
+                layer = part.layer(*sizes, which) if isinstance(part, QConv2d) else RULES[type(part)](part, *sizes)
+                found += [layer] if layer else []
+        return found
+
+    def _cost(self, op: Op, which: int) -> Any:
+        return self.measure.combine(self.measure.of(layer) for layer in self.layers(op, which))
+
+    def _mixed(self) -> list[MixedOp]:
+        return [m for m in self.model.modules() if isinstance(m, MixedOp)]
+
+    def fixed(self) -> Any:
+        """Of what is not searched."""
+        searched = {part for m in self._mixed() for part in m.modules()}
+        rest = [m for m in self.sizes if m not in searched]
+        return self.measure.combine(self.measure.of(layer) for m in rest for layer in self.layers(m))
+
+    def expected(self) -> Any:
+        """Over the choices, with gradients to the logits; of a network that is decided, its cost."""
+        parts = [self.fixed()]
+        for m in self._mixed():
+            costs = [self._cost(op, b) for op in m.ops for b in range(len(m.bits))]
+            p = m.probs().flatten()
+            parts.append(sum(p[i] * c for i, c in enumerate(costs)))
+        return self.measure.combine(parts)
+
+    def decided(self) -> float:
+        """Of the network that the logits say."""
+        return self._at(MixedOp.decision)
+
+    def of(self, architecture: Architecture) -> float:
+        """Of an architecture of the space that the model searches."""
+
+        def which(m: MixedOp) -> tuple[int, int]:
+            op, w_bits, _ = architecture.choices[m.position]
+            return [o.name for o in m.ops].index(op), m.bits.index(w_bits)
+
+        return self._at(which)
+
+    def _at(self, which: Callable[[MixedOp], tuple[int, int]]) -> float:
+        parts = [self.fixed()]
+        for m in self._mixed():
+            op, b = which(m)
+            parts.append(self._cost(m.ops[op], b))
+        return float(self.measure.combine(parts))
+
+    def share(self, m: MixedOp) -> float:
+        """Of the decided cost, what one position takes."""
+        op, b = m.decision()
+        return float(self._cost(m.ops[op], b)) / max(self.decided(), 1e-12)

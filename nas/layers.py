@@ -1,0 +1,117 @@
+"""A convolution at one bit-width or at a mixture of several, with one float weight for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.quantizers import HWGQ, LSQ, noised
+from rate.cost import FLOAT_BITS, Layer
+
+MODES = ("float", "noise", "fake")
+
+
+@dataclass
+class Noise:
+    """How rounding is stood for while searching: rule as in nas.quantizers.noised, kind "gaussian" or "uniform"."""
+
+    rule: str = "var"
+    kind: str = "gaussian"
+
+
+@dataclass
+class State:
+    """What all layers of a model share, so that one assignment changes all: mode "float" (no quantization), "noise"
+    (search against noise) or "fake" (rounding, gradients straight through)."""
+
+    mode: str = "fake"
+    noise: Noise = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.noise = self.noise or Noise()
+
+
+class QConv2d(nn.Module):
+    """quantized activation (rectified unless signed) * quantized weight, "same" padding or none, no bias.
+
+    bits: those it can run at. forward(x, shares): shares of the bit-widths, or None for the first one alone. In "fake"
+    mode a mixture is the shares' mean of the roundings, of weight and of activation ("direct" search); in "noise" mode
+    both get one noise of the mixture's power. Weight (outputs, inputs / groups, kernel).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: tuple[int, int], groups: int, bits: tuple[int, ...], state: State,
+        signed: bool = False, quantizer: str = "lsq", stride: int = 1, padded: bool = True,
+    ):  # fmt: skip
+        super().__init__()
+        if inputs % groups or outputs % groups:
+            raise ValueError(f"{groups} groups do not divide {inputs} -> {outputs} channels")
+        if quantizer not in ("lsq", "hwgq"):
+            raise ValueError(f"quantizer is lsq or hwgq, not {quantizer!r}")
+        self.inputs, self.outputs, self.kernel, self.groups, self.stride = inputs, outputs, kernel, groups, stride
+        self.padding = (kernel[0] // 2, kernel[1] // 2) if padded else (0, 0)
+        self.bits, self.signed, self.state = tuple(bits), signed, state
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, *kernel))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.of_weight = nn.ModuleList(LSQ(b, True, outputs) for b in bits)
+        self.of_input = nn.ModuleList(HWGQ(b) if quantizer == "hwgq" and not signed else LSQ(b, signed) for b in bits)
+
+    def forward(self, x: Tensor, shares: Tensor | None = None) -> Tensor:
+        r, w = (x if self.signed else F.relu(x)), self.weight
+        if self.state.mode == "noise" and shares is not None and self.training:
+            noise = self.state.noise
+            r = noised(r, self.bits, shares, noise.rule, noise.kind)
+            w = noised(w, self.bits, shares, noise.rule, noise.kind)
+        elif self.state.mode == "fake" and (shares is None or len(self.bits) == 1):
+            r, w = self.of_input[0](r), self.of_weight[0](w)
+        elif self.state.mode != "float":
+            assert shares is not None
+            chosen = [i for i in range(len(self.bits)) if float(shares[i]) > 0] if not self.training else None
+            r = self._mixed(r, self.of_input, shares, chosen)
+            w = self._mixed(w, self.of_weight, shares, chosen)
+        return F.conv2d(r, w, None, self.stride, self.padding, 1, self.groups)
+
+    @staticmethod
+    def _mixed(t: Tensor, quantizers: nn.ModuleList, shares: Tensor, chosen: list[int] | None) -> Tensor:
+        if chosen is not None and len(chosen) == 1:
+            return quantizers[chosen[0]](t)
+        total = shares[0] * quantizers[0](t)
+        for share, quantizer in zip(shares[1:], list(quantizers)[1:], strict=True):
+            total = total + share * quantizer(t)
+        return total
+
+    def layer(self, size_in: tuple[int, int], size_out: tuple[int, int], which: int = 0) -> Layer:
+        """What it is at one of its bit-widths."""
+        b, step = self.bits[which], None
+        if b < FLOAT_BITS and self.of_weight[which].started:
+            step = self.of_weight[which].step()
+        return Layer(
+            "conv", self.inputs, self.outputs, self.kernel, self.groups, size_in, size_out, b, b, self.weight, step
+        )
+
+
+class ADQ(nn.Module):
+    """A residual branch behind a batch norm whose output is brought back to the deviation of the skip:
+    skip + f(BN(x)) * (w * sd(skip) + c), sd per picture (QuantNAS after AdaDM, arXiv 2111.10515). off: skip + f(x)."""
+
+    def __init__(self, channels: int, on: bool = True):
+        super().__init__()
+        self.on = on
+        if on:
+            self.norm = nn.BatchNorm2d(channels)
+            self.w, self.c = nn.Parameter(torch.tensor(1.5)), nn.Parameter(torch.tensor(0.0))
+
+    def inside(self, x: Tensor) -> Tensor:
+        """What the branch sees."""
+        return self.norm(x) if self.on else x
+
+    def outside(self, skip: Tensor, branch: Tensor) -> Tensor:
+        """The sum."""
+        return skip + branch * self.scale(skip) if self.on else skip + branch
+
+    def scale(self, skip: Tensor) -> Tensor:
+        """One factor a picture, (batch, 1, 1, 1)."""
+        return self.w * skip.std((1, 2, 3), keepdim=True) + self.c

@@ -1,0 +1,222 @@
+"""The search: weights and logits of a network trained in turns, on two halves of the data.
+
+L_weights = loss; L_logits = loss + lambda * C / C_0 + kappa * mu(t) * H, with C the expected cost, C_0 that of uniform
+logits and H the entropy of all choices in nats (QuantNAS, arXiv 2208.14839; first-order bilevel as in DARTS). Ours: the
+cost is MAC * bits * bits in the search as in the report; the noise mixes by its power; ties go to the cheaper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.cost import CostModel
+from nas.layers import Noise, QConv2d
+from nas.quantizers import LSQ
+from nas.space import Architecture, MixedOp, SearchSpace, decided, positions
+
+Batch = tuple[Tensor, Tensor]
+Batches = Callable[[int], Iterable[Batch]]  # of an epoch, the same ones whenever it is asked for
+
+
+def entropy_share(epoch: int, epochs: int, warmup: int) -> float:
+    """mu(t), how much the entropy counts: 0 in the warm-up and the first quarter after it, 1 in the last epoch."""
+    tau, quarter, last = epoch - warmup, (epochs - warmup) // 4, epochs - 1 - warmup
+    if last <= 0 or tau < quarter or tau <= 0:
+        return 0.0
+    return tau / last * math.log(tau - quarter + 2) / math.log(epochs - quarter - warmup + 1)
+
+
+@dataclass
+class Penalty:
+    """A fixed weight of the relative cost."""
+
+    weight: float
+
+    def update(self, cost: float) -> None:
+        """Nothing changes."""
+
+
+@dataclass
+class Target:
+    """A budget: after each epoch the weight grows while the decided network costs more, and shrinks while it costs
+    less, by `speed` times the relative excess, which counts for 1 at most (our choice)."""
+
+    cost: float
+    weight: float = 1e-4
+    speed: float = 0.3
+
+    def update(self, cost: float) -> None:
+        excess = max(-1.0, min(1.0, cost / self.cost - 1))
+        self.weight *= math.exp(self.speed * excess)
+
+
+@dataclass
+class Entropy:
+    """kappa: of the sum over all positions."""
+
+    weight: float = 1e-3
+
+
+@dataclass
+class Plan:
+    """How long and how fast. rates: of weights (cosine to 0) and logits; search: "noise", "fake" (direct, with shared
+    weights) or "float" (blind to quantization); bilevel: False takes both steps on the weights' batch at once."""
+
+    epochs: int = 20
+    warmup: int = 4
+    rate: float = 1e-3
+    logit_rate: float = 3e-3
+    search: str = "noise"
+    bilevel: bool = True
+    clip: float = 5.0
+
+
+class Searcher:
+    """model: built from `space` with no architecture in use. steps: weight steps of an epoch.
+
+    All chance is torch's, seeded by `seed`: the same seed gives the same architecture on the same machine.
+    """
+
+    def __init__(
+        self, model: nn.Module, space: SearchSpace, cost: CostModel, pressure: Penalty | Target, plan: Plan, steps: int,
+        entropy: Entropy | None = None, noise: Noise | None = None, seed: int = 0,
+        loss: Callable[[Tensor, Tensor], Tensor] = F.l1_loss,
+    ):  # fmt: skip
+        if not positions(model):
+            raise ValueError("the model has no position to search")
+        self.model, self.space, self.cost, self.pressure, self.plan = model, space, cost, pressure, plan
+        self.entropy, self.loss, self.steps = entropy or Entropy(), loss, steps
+        space.state.mode, space.state.noise = plan.search, noise or Noise()
+        self.logits = [m.logits for m in positions(model).values()]
+        known = {id(p) for p in self.logits}
+        self.weights = [p for p in model.parameters() if id(p) not in known]
+        self.of_weights = torch.optim.Adam(self.weights, plan.rate, weight_decay=3e-8)
+        self.of_logits = torch.optim.Adam(self.logits, plan.logit_rate, betas=(0.5, 0.999))
+        self.epoch, self.history = 0, list[dict[str, Any]]()
+        with torch.no_grad():
+            kept = [p.clone() for p in self.logits]
+            for p in self.logits:
+                p.zero_()
+            self.reference = float(cost.expected())
+            for p, k in zip(self.logits, kept, strict=True):
+                p.copy_(k)
+        torch.manual_seed(seed)
+
+    def entropies(self) -> Tensor:
+        """H: of the choices of all positions, in nats."""
+        return sum((-(p := m.probs()) * p.clamp(min=1e-12).log()).sum() for m in positions(self.model).values())
+
+    def _pressure(self) -> Tensor:
+        mu = entropy_share(self.epoch, self.plan.epochs, self.plan.warmup)
+        return (
+            self.pressure.weight * self.cost.expected() / self.reference + self.entropy.weight * mu * self.entropies()
+        )
+
+    def weight_step(self, batch: Batch, rate: float) -> float:
+        """The loss before the step; raises FloatingPointError where it is not finite."""
+        loss = self.loss(self.model(batch[0]), batch[1])
+        joint = not self.plan.bilevel and self.epoch >= self.plan.warmup
+        total = loss + self._pressure() if joint else loss
+        wanted = self.weights + (self.logits if joint else [])
+        self._take(total, wanted)
+        torch.nn.utils.clip_grad_norm_(self.weights, self.plan.clip)
+        self.of_weights.param_groups[0]["lr"] = rate
+        self.of_weights.step()
+        if joint:
+            self.of_logits.step()
+        return float(loss.detach())
+
+    def logit_step(self, batch: Batch) -> None:
+        """One step of the logits alone."""
+        self._take(self.loss(self.model(batch[0]), batch[1]) + self._pressure(), self.logits)
+        self.of_logits.step()
+
+    def _take(self, loss: Tensor, wanted: list[nn.Parameter]) -> None:
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} in epoch {self.epoch}: lower the rate")
+        gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+        for p, g in zip(wanted, gradients, strict=True):
+            p.grad = g
+
+    def fit(
+        self, weight_batches: Batches, logit_batches: Batches, on_epoch: Callable[[Searcher], None] | None = None
+    ) -> Architecture:
+        """Search until the plan's epochs are over, from where it is; the architecture found."""
+        plan, total = self.plan, self.plan.epochs * self.steps
+        self.model.train()
+        while self.epoch < plan.epochs:
+            losses, searching = [], self.epoch >= plan.warmup
+            others = iter(logit_batches(self.epoch)) if searching and plan.bilevel else None
+            for i, batch in enumerate(weight_batches(self.epoch)):
+                if others is not None:
+                    self.logit_step(next(others))
+                done = (self.epoch * self.steps + i) / total
+                losses.append(self.weight_step(batch, plan.rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))))
+            cost = self.cost.decided()
+            if searching:
+                self.pressure.update(cost)
+            self.epoch += 1
+            self.history.append(
+                {
+                    "epoch": self.epoch,
+                    "loss": sum(losses) / max(len(losses), 1),
+                    "cost": cost,
+                    "weight": self.pressure.weight,
+                    "probs": {n: m.probs().flatten().tolist() for n, m in positions(self.model).items()},
+                }
+            )
+            if on_epoch:
+                on_epoch(self)
+        return self.architecture()
+
+    def architecture(self) -> Architecture:
+        """What the logits say now."""
+        return decided(self.model, self.space)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Of each position: the choice, its probability, whether that is half of all, its share of the cost."""
+        rows = []
+        for name, m in positions(self.model).items():
+            op, b = m.decision()
+            p = m.probs()[op, b].item()
+            same = [o for o in self.model.modules() if isinstance(o, MixedOp) and o.position == name]
+            share = sum(self.cost.share(o) for o in same)
+            rows.append({"position": name, "choice": m.choice(), "p": p, "decided": p >= 0.5, "share": share})
+        return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on as if nothing had happened."""
+        return {
+            "model": self.model.state_dict(), "weights": self.of_weights.state_dict(), "epoch": self.epoch,
+            "logits": self.of_logits.state_dict(), "history": self.history, "pressure": self.pressure.weight,
+            "random": torch.get_rng_state(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Of a searcher made alike."""
+        self.model.load_state_dict(state["model"])
+        self.of_weights.load_state_dict(state["weights"])
+        self.of_logits.load_state_dict(state["logits"])
+        self.epoch, self.history, self.pressure.weight = state["epoch"], state["history"], state["pressure"]
+        torch.set_rng_state(state["random"])
+
+
+def restart(model: nn.Module) -> None:
+    """Let every learned step fit itself anew to what it sees next."""
+    for m in model.modules():
+        if isinstance(m, LSQ):
+            m.started.fill_(False)
+
+
+def set_mode(model: nn.Module, mode: str) -> None:
+    """Of all quantized layers: "float" or "fake"."""
+    for m in model.modules():
+        if isinstance(m, QConv2d):
+            m.state.mode = mode

@@ -1,0 +1,262 @@
+"""A search space: positions of a network with a choice of operation and bit-width each, and the networks in it.
+
+The user writes one function that builds an ordinary module and asks the space for its layers by name. While searching
+the answers hold every candidate; with an architecture in use they are the chosen operation alone.
+
+    space = SearchSpace(bits=(4, 8))
+    model = build(space)                       # a network to search in
+    with space.using(architecture):
+        model = build(space)                   # the network found
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nas.layers import QConv2d, State
+
+VERSION = 0
+
+Convs = list[tuple[int, int, tuple[int, int], int]]  # inputs, outputs, kernel, groups of convolutions in series
+
+
+def convolutions(op: str, inputs: int, outputs: int) -> Convs:
+    """The convolutions of an operation, by name.
+
+    conv K, conv K g G (groups), factor K (K x 1, then 1 x K), double K, growth K (twice the channels between), bottle K
+    r R (a R-th of them, three convolutions), separable K (depthwise, then 1x1). Raises ValueError for another name.
+    """
+    name, _, rest = op.partition(" ")
+    kind, k = name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :] or 0)
+    option = int(rest[1:]) if rest[:1] in ("g", "r") and rest[1:].isdigit() else 0
+    c = inputs
+    if k in (1, 3, 5, 7) and (not rest or (option and (kind, rest[0]) in (("conv", "g"), ("bottle", "r")))):
+        if kind == "conv":
+            return [(c, outputs, (k, k), option or 1)]
+        if kind == "factor":
+            return [(c, c, (k, 1), 1), (c, outputs, (1, k), 1)]
+        if kind == "double":
+            return [(c, c, (k, k), 1), (c, outputs, (k, k), 1)]
+        if kind == "growth":
+            return [(c, 2 * c, (k, k), 1), (2 * c, outputs, (k, k), 1)]
+        if kind == "separable":
+            return [(c, c, (k, k), c), (c, outputs, (1, 1), 1)]
+        if kind == "bottle" and option:
+            m = max(1, c // option)
+            return [(c, m, (k, k), 1), (m, m, (k, k), 1), (m, outputs, (k, k), 1)]
+    raise ValueError(
+        f"{op!r} names no operation, as conv3, conv5 g3, factor3, double1, growth3, bottle3 r4, separable5 do"
+    )
+
+
+class Choice(NamedTuple):
+    """An operation, and the bits of its weights and activations."""
+
+    op: str
+    w_bits: int
+    a_bits: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A choice for each position, and what its network was built by: the name of a space and the builder's options."""
+
+    choices: Mapping[str, Choice]
+    space: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """A document that `from_json` reads."""
+        made = {"version": VERSION, "space": self.space, "options": dict(self.options)}
+        return json.dumps(made | {"choices": {n: list(c) for n, c in self.choices.items()}}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """Raises ValueError for what is no architecture of this version."""
+        try:
+            made = json.loads(text)
+            if made["version"] != VERSION:
+                raise ValueError(f"this architecture has version {made['version']}, known is {VERSION}")
+            choices = {n: Choice(str(op), int(w), int(a)) for n, (op, w, a) in made["choices"].items()}
+            return cls(choices, made["space"], made["options"])
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"no architecture: {error!r}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> Architecture:
+        """From a file; errors name it."""
+        try:
+            return cls.from_json(path.read_text())
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def diff(self, other: Architecture) -> dict[str, tuple[Choice | None, Choice | None]]:
+        """Positions where they are not the same."""
+        names = list(self.choices) + [n for n in other.choices if n not in self.choices]
+        pairs = {n: (self.choices.get(n), other.choices.get(n)) for n in names}
+        return {n: pair for n, pair in pairs.items() if pair[0] != pair[1]}
+
+
+class Op(nn.Module):
+    """An operation: convolutions in series, each with its own quantizers."""
+
+    def __init__(self, op: str, inputs: int, outputs: int, bits: tuple[int, ...], **options: Any):
+        super().__init__()
+        self.name = op
+        first = options.pop("signed", False)
+        self.convs = nn.ModuleList(
+            QConv2d(*conv, bits, signed=first and i == 0, **options)
+            for i, conv in enumerate(convolutions(op, inputs, outputs))
+        )
+
+    def forward(self, x: Tensor, shares: Tensor | None = None) -> Tensor:
+        for conv in self.convs:
+            x = conv(x, shares)
+        return x
+
+
+class MixedOp(nn.Module):
+    """A position while searching: sum over operations of P_o * Op_o(x; bit-widths in shares pi_(b|o)), so that as many
+    convolutions run as the operations have, whatever the number of bit-widths.
+
+    logits (operations * bit-widths), all bits of the first operation first; tied positions share them. When not
+    training it is the operation and bit-width decided for.
+    """
+
+    def __init__(self, name: str, ops: list[Op], bits: tuple[int, ...], logits: nn.Parameter, costs: list[int]):
+        super().__init__()
+        self.position, self.ops, self.bits, self.logits = name, nn.ModuleList(ops), bits, logits
+        self.costs = costs  # of each option, for ties
+
+    def probs(self) -> Tensor:
+        """(operations, bit-widths), summing to 1."""
+        return self.logits.softmax(0).view(len(self.ops), len(self.bits))
+
+    def decision(self) -> tuple[int, int]:
+        """Index of the operation and of the bit-width: the likeliest option, or where none has half of everything the
+        cheapest of those within a tenth of it (our default)."""
+        p = self.logits.detach().softmax(0)
+        best = int(p.argmax())
+        if float(p[best]) < 0.5:
+            near = [i for i in range(len(p)) if float(p[i]) >= 0.9 * float(p[best])]
+            best = min(near, key=lambda i: (self.costs[i], -float(p[i])))
+        return divmod(best, len(self.bits))
+
+    def choice(self) -> Choice:
+        """The decision by name."""
+        op, b = self.decision()
+        return Choice(self.ops[op].name, self.bits[b], self.bits[b])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            op, b = self.decision()
+            return self.ops[op](x, torch.nn.functional.one_hot(torch.tensor(b), len(self.bits)).to(x))
+        mass, shares = self.probs().sum(1), self.logits.view(len(self.ops), len(self.bits)).softmax(1)
+        total: Tensor | None = None
+        for op, m, row in zip(self.ops, mass, shares, strict=True):
+            y = m * op(x, row)
+            total = y if total is None else total + y
+        assert total is not None
+        return total
+
+
+@dataclass
+class SearchSpace:
+    """bits: candidates, of weights and activations alike. ops: candidates where a position names none. quantizer: "lsq"
+    or "hwgq". name and options go into architectures, so that a builder known by name can be called again."""
+
+    bits: tuple[int, ...] = (4, 8)
+    ops: tuple[str, ...] = ("conv3", "conv5")
+    quantizer: str = "lsq"
+    name: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.state = State()
+        self.active: Architecture | None = None
+        self._logits: dict[str, nn.Parameter] = {}
+        self._seen: list[str] = []
+
+    @contextmanager
+    def using(self, architecture: Architecture | None) -> Iterator[None]:
+        """Within, choices are those of the architecture; None: of none, everything is searched."""
+        kept, self.active = self.active, architecture
+        seen, logits = self._seen, self._logits
+        self._seen, self._logits = [], {}
+        try:
+            yield
+            if architecture and (unused := set(architecture.choices) - set(self._seen)):
+                raise ValueError(f"the network has no position {', '.join(sorted(unused))}")
+        finally:
+            self.active, self._seen, self._logits = kept, seen, logits
+
+    def choice(
+        self, name: str, inputs: int, outputs: int, ops: tuple[str, ...] | None = None,
+        bits: tuple[int, ...] | None = None, signed: bool = False, tie: str = "",
+    ) -> nn.Module:  # fmt: skip
+        """The layer at a position: maps (batch, inputs, h, w) to (batch, outputs, h, w).
+
+        signed: its input is not rectified. Positions of one `tie` decide together, under that name. Raises ValueError
+        for a name used twice, and with an architecture in use where that has no choice for it.
+        """
+        key, ops, bits = tie or name, ops or self.ops, bits or self.bits
+        options = {"state": self.state, "quantizer": self.quantizer, "signed": signed}
+        if key in self._seen and not tie:
+            raise ValueError(f"two positions are called {key}")
+        self._seen.append(key)
+        if self.active:
+            if key not in self.active.choices:
+                raise ValueError(f"the architecture has no choice for {key}")
+            op, w_bits, a_bits = self.active.choices[key]
+            if w_bits != a_bits:
+                raise ValueError(
+                    f"{key}: weights of {w_bits} and activations of {a_bits} bits; they are the same so far"
+                )
+            return Op(op, inputs, outputs, (w_bits,), **options)
+        made = [Op(op, inputs, outputs, bits, **options) for op in ops]
+        size = len(made) * len(bits)
+        logits = self._logits.setdefault(key, nn.Parameter(torch.zeros(size)))
+        if len(logits) != size:
+            raise ValueError(f"{key}: tied positions have different options")
+        work = [sum(a * b * k[0] * k[1] // g for a, b, k, g in convolutions(op, inputs, outputs)) for op in ops]
+        return MixedOp(key, made, bits, logits, [w * b * b for w in work for b in bits])
+
+    def fixed(
+        self, inputs: int, outputs: int, kernel: int, bits: int = 8, signed: bool = False, stride: int = 1,
+        padded: bool = True,
+    ) -> QConv2d:  # fmt: skip
+        """A quantized layer that is not searched."""
+        size = (kernel, kernel)
+        return QConv2d(inputs, outputs, size, 1, (bits,), self.state, signed, self.quantizer, stride, padded)
+
+
+def positions(model: nn.Module) -> dict[str, MixedOp]:
+    """Of a network that is searched: one for each name, tied ones by the first."""
+    found: dict[str, MixedOp] = {}
+    for m in model.modules():
+        if isinstance(m, MixedOp):
+            found.setdefault(m.position, m)
+    return found
+
+
+def decided(model: nn.Module, space: SearchSpace) -> Architecture:
+    """The architecture that the logits say."""
+    return Architecture({n: m.choice() for n, m in positions(model).items()}, space.name, dict(space.options))
+
+
+def random_architecture(model: nn.Module, space: SearchSpace, rng: np.random.Generator) -> Architecture:
+    """A uniform draw at every position of a network that is searched."""
+    choices = {}
+    for name, m in positions(model).items():
+        op, b = m.ops[int(rng.integers(len(m.ops)))].name, m.bits[int(rng.integers(len(m.bits)))]
+        choices[name] = Choice(op, b, b)
+    return Architecture(choices, space.name, dict(space.options))

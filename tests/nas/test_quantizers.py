@@ -1,0 +1,150 @@
+"""Rounding with learned and fixed steps, and the noise in its place."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from nas.freeze import freeze, unpack  # noqa: E402
+from nas.layers import QConv2d, State  # noqa: E402
+from nas.quantizers import HWGQ, HWGQ_STEPS, LSQ, deviations, levels, noised  # noqa: E402
+from nas.space import SearchSpace  # noqa: E402
+from rate.cost import PARAM_BITS  # noqa: E402
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("signed", [True, False])
+def test_lsq_rounds_to_its_levels(bits: int, signed: bool) -> None:
+    torch.manual_seed(0)
+    q, x = LSQ(bits, signed), torch.randn(500, requires_grad=True)
+    y = q(x)
+    whole = y.detach() / q.step().detach()
+    assert torch.allclose(whole, whole.round(), atol=1e-3) and len(y.unique()) <= 2**bits
+    low, high = levels(bits, signed)
+    inside = (x / q.step() > low) & (x / q.step() < high)
+    (g,) = torch.autograd.grad(y.sum(), x)
+    assert (g[~inside] == 0).all() and torch.allclose(g[inside], torch.ones(()))
+    assert torch.equal(q.integers(x.detach()), whole.round().int())
+
+
+def test_lsq_of_weights_has_a_positive_step_for_each_output() -> None:
+    torch.manual_seed(0)
+    w = torch.randn(6, 4, 3, 3)
+    q = LSQ(4, True, 6)
+    q(w)
+    assert q.step().shape == (6, 1, 1, 1)
+    optimizer = torch.optim.SGD(q.parameters(), 0.5)
+    for _ in range(1000):
+        loss = (q(w) * torch.randn_like(w)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert (q.step() > 0).all()
+
+
+def test_the_gradient_of_a_step_is_that_of_lsq() -> None:
+    """d/ds of round(x / s) * s: the rounding error over the step inside, the limits outside; scaled by (Qp N)^-1/2."""
+    x = torch.tensor([0.3, -0.7, 5.0, -9.0])
+    q = LSQ(3, True)
+    q(x)
+    with torch.no_grad():
+        q.raw.fill_(0.5)
+    q(x).sum().backward()
+    v = x / 0.5
+    expected = torch.where(v > 3, 3.0, torch.where(v < -4, -4.0, v.round() - v)).sum() * (3 * 4) ** -0.5
+    assert q.raw.grad == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_hwgq_rounds_the_half_of_a_gaussian() -> None:
+    x = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+
+    def rounded(step: float, bits: int) -> torch.Tensor:
+        return (x.clamp(0, step * (2**bits - 1)) / step).round() * step
+
+    for bits, step in HWGQ_STEPS.items():
+        assert torch.equal(HWGQ(bits)(x), rounded(step, bits))
+    errors = [float((rounded(f * HWGQ_STEPS[2], 2) - x.relu()).square().mean()) for f in (0.9, 1.0, 1.1)]
+    assert errors[1] == min(errors)
+    assert torch.equal(HWGQ(32)(x), x.relu())
+    with pytest.raises(ValueError, match="HWGQ has steps"):
+        HWGQ(5)
+
+
+BITS = (4, 8)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "uniform"])
+def test_noise_has_the_size_of_its_bits(kind: str) -> None:
+    torch.manual_seed(0)
+    t = torch.rand(200_000, requires_grad=True)
+    reach = float(t.detach().max() - t.detach().min())
+    found = []
+    for i, b in enumerate(BITS):
+        y = noised(t, BITS, torch.eye(2)[i], "var", kind)
+        found.append(float((y - t).detach().std()))
+        expected = reach / (2**b - 1) / 2 * (1.0 if kind == "gaussian" else 3**-0.5)
+        assert found[-1] == pytest.approx(expected, rel=0.02)
+        assert torch.equal(torch.autograd.grad(y.sum(), t)[0], torch.ones_like(t))
+    assert found[0] / found[1] == pytest.approx(17, rel=0.03)
+    assert deviations(t, (4, 32))[1] == 0
+
+
+@pytest.mark.parametrize(("rule", "power"), [("var", 1.0), ("linear", 0.56), ("independent", 0.5)])
+def test_the_power_of_a_mixture(rule: str, power: float) -> None:
+    """Of a half each, over the mean of the two powers: the rule "var" makes no profit of being undecided."""
+    torch.manual_seed(0)
+    t, half = torch.rand(200_000), torch.tensor([0.5, 0.5], requires_grad=True)
+    y = noised(t, BITS, half, rule)
+    true = float(deviations(t, BITS).square().mean())
+    assert float((y - t).detach().square().mean()) / true == pytest.approx(power, rel=0.03)
+    (g,) = torch.autograd.grad((y * torch.randn_like(y)).sum(), half)
+    assert (g != 0).all()
+
+
+def test_the_reference_rule_keeps_a_share_of_the_gradient() -> None:
+    t = torch.rand(1000, requires_grad=True)
+    y = noised(t, BITS, torch.tensor([0.25, 0.25]), "reference")
+    assert torch.allclose(torch.autograd.grad(y.sum(), t)[0], torch.full_like(t, 1 / 3))
+    with pytest.raises(ValueError, match="rules of noise"):
+        noised(t, BITS, torch.tensor([0.5, 0.5]), "sideways")
+
+
+def test_a_layer_is_noisy_while_it_trains_and_rounds_when_it_does_not() -> None:
+    torch.manual_seed(0)
+    conv, x = QConv2d(3, 4, (3, 3), 1, BITS, State("noise")), torch.rand(1, 3, 6, 6)
+    shares = torch.tensor([0.0, 1.0])
+    assert not torch.equal(conv(x, shares), conv(x, shares))
+    conv.eval()
+    assert torch.equal(conv(x, shares), conv(x, shares))
+    alone = QConv2d(3, 4, (3, 3), 1, (8,), State())
+    alone.weight = conv.weight
+    assert torch.allclose(conv(x, shares), alone(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_frozen_weights_take_the_bits_they_say(bits: int) -> None:
+    torch.manual_seed(0)
+    layer = SearchSpace(bits=(bits,)).fixed(3, 5, 3, bits)
+    with pytest.raises(ValueError, match="no steps yet"):
+        freeze(layer)
+    layer.weight.data.normal_()
+    layer(torch.rand(1, 3, 8, 8))
+    (found,) = freeze(layer).values()
+    data = found.packed()
+    counted = PARAM_BITS.of(layer.layer((8, 8), (8, 8)))
+    assert len(data) == -(-counted // 8)
+    assert np.array_equal(unpack(data, found.levels.shape, bits), found.levels)
+    weight = found.levels * found.steps[:, None, None, None]
+    assert np.allclose(weight, layer.of_weight[0](layer.weight).detach(), atol=1e-6)
+    assert 0 < found.entropy() <= counted
+    with pytest.raises(ValueError, match="are not"):
+        unpack(data + b"x", found.levels.shape, bits)
+
+
+def test_wrong_layers_are_said() -> None:
+    with pytest.raises(ValueError, match="do not divide"):
+        QConv2d(4, 4, (3, 3), 3, (4,), State())
+    with pytest.raises(ValueError, match="lsq or hwgq"):
+        QConv2d(4, 4, (3, 3), 1, (4,), State(), quantizer="dice")
+    with pytest.raises(ValueError, match="still searched"):
+        freeze(QConv2d(4, 4, (3, 3), 1, (4, 8), State()))

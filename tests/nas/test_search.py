@@ -1,0 +1,180 @@
+"""Searching: schedules, gradients, seeds, going on; and the data of super-resolution."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from nas import CostModel, Entropy, Noise, Penalty, Searcher, Target, positions  # noqa: E402
+from nas.data import Crops, judge, judged_pictures, reduced, reduction  # noqa: E402
+from nas.searcher import Plan, entropy_share  # noqa: E402
+from nas.spaces import build, space_of  # noqa: E402
+from rate import psnr_luma  # noqa: E402
+from rate.cost import BITOPS  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "expected"),
+    [
+        (20, 0, [0] * 5 + [.066, .125, .184, .244, .306, .369, .434, .501, .568, .637, .708, .779, .852, .925, 1.0]),
+        (20, 9, [0] * 11 + [.060, .143, .241, .349, .467, .592, .722, .859, 1.0]),
+    ],
+)  # fmt: skip
+def test_the_entropy_counts_more_and_more(epochs: int, warmup: int, expected: list[float]) -> None:
+    assert [entropy_share(t, epochs, warmup) for t in range(epochs)] == pytest.approx(expected, abs=5e-4)
+
+
+def searcher(photo: NDArray, plan: Plan, pressure: Penalty | Target, seed: int = 0, **options: object) -> tuple:
+    torch.manual_seed(5)  # of the first weights
+    space = space_of("sr-basic", scale=2, width=6, cells=1, bicubic=True)
+    model = build(space)
+    pictures = [photo[:200], photo[200:400]]
+    made = Searcher(model, space, CostModel(BITOPS, model, (1, 3, 16, 16)), pressure, plan, 4, seed=seed, **options)
+    return made, *(Crops(pictures, 2, 12, 2, 4, seed, part, 2) for part in range(2))
+
+
+@pytest.mark.parametrize("search", ["noise", "fake", "float"])
+@pytest.mark.parametrize("bilevel", [True, False])
+def test_the_same_seed_finds_the_same_and_goes_on_as_if_nothing_were(
+    search: str, bilevel: bool, photo: NDArray, tmp_path: Path
+) -> None:
+    plan = Plan(epochs=3, warmup=1, search=search, bilevel=bilevel, logit_rate=0.1)
+    straight, *batches = searcher(photo, plan, Penalty(0.1))
+    first = [p.clone() for p in straight.logits]
+    found = straight.fit(*batches)
+    assert any(not torch.equal(a, b) for a, b in zip(first, straight.logits, strict=True))
+    assert len(straight.history) == 3 and all(np.isfinite(h["loss"]) for h in straight.history)
+
+    class Stop(Exception):
+        pass
+
+    def save(s: Searcher) -> None:
+        if s.epoch == 2:
+            torch.save(s.state_dict(), tmp_path / "state.pt")
+            raise Stop
+
+    broken, *batches = searcher(photo, plan, Penalty(0.1))
+    with pytest.raises(Stop):
+        broken.fit(*batches, on_epoch=save)
+    resumed, *batches = searcher(photo, plan, Penalty(0.1), seed=7)
+    batches = searcher(photo, plan, Penalty(0.1))[1:]
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert resumed.fit(*batches) == found and resumed.history == straight.history
+    for a, b in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_warm_up_leaves_the_logits_alone(photo: NDArray) -> None:
+    made, *batches = searcher(photo, Plan(epochs=2, warmup=2), Penalty(1.0))
+    made.fit(*batches)
+    assert all((p == 0).all() for p in made.logits)
+
+
+def test_a_penalty_makes_it_cheaper_and_a_target_finds_its_weight(photo: NDArray) -> None:
+    plan = Plan(epochs=8, warmup=0, logit_rate=0.2)
+    costs = {}
+    for weight in (0.0, 10.0):
+        made, *batches = searcher(photo, plan, Penalty(weight))
+        made.fit(*batches)
+        costs[weight] = made.cost.decided()
+    assert costs[10.0] < 0.3 * costs[0.0]
+    target = Target(costs[10.0] * 1.5, weight=1e-3, speed=2.0)
+    made, *batches = searcher(photo, plan, target)
+    made.fit(*batches)
+    assert target.weight > 1e-3 and made.cost.decided() < costs[0.0]
+
+
+def test_the_entropy_makes_it_decide(photo: NDArray) -> None:
+    plan, ends = Plan(epochs=6, warmup=0, logit_rate=0.1), {}
+    for weight in (0.0, 1.0):
+        made, *batches = searcher(photo, plan, Penalty(1.0), entropy=Entropy(weight))
+        made.fit(*batches)
+        ends[weight] = float(made.entropies().detach())
+    assert ends[1.0] < ends[0.0]
+
+
+@pytest.mark.parametrize("rule", ["var", "linear", "independent", "reference"])
+def test_logits_learn_from_noise(rule: str, photo: NDArray) -> None:
+    made, _, logits = searcher(photo, Plan(epochs=1, warmup=0), Penalty(0.0), noise=Noise(rule))
+    x, y = next(iter(logits(0)))
+    loss = (made.model(x) - y).abs().mean()
+    assert all((g != 0).any() for g in torch.autograd.grad(loss, made.logits))
+
+
+def test_the_report_says_what_is_decided(photo: NDArray) -> None:
+    made, *_ = searcher(photo, Plan(), Penalty(0.0))
+    with torch.no_grad():
+        made.logits[0][3] = 10.0
+    rows = made.report()
+    assert [r["position"] for r in rows] == list(positions(made.model))
+    assert rows[0]["decided"] and not rows[1]["decided"] and rows[1]["p"] < 0.5
+    assert sum(r["share"] for r in rows) == pytest.approx(1.0)
+
+
+def test_what_runs_away_is_said(photo: NDArray) -> None:
+    made, *batches = searcher(photo, Plan(epochs=1, warmup=0), Penalty(0.0))
+    with torch.no_grad():
+        made.weights[0].fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="lower the rate"):
+        made.fit(*batches)
+
+
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+def test_luma_psnr_is_that_of_the_field() -> None:
+    a, b = (np.full((12, 12, 3), v, np.uint8) for v in (100, 101))
+    assert psnr_luma(a, a) == float("inf")
+    assert psnr_luma(a, b) == psnr_luma(a, b, 4) == pytest.approx(48.131, abs=5e-4)
+    c = a.copy()
+    c[:4] = 0
+    assert psnr_luma(a, c, 4) == float("inf")
+    with pytest.raises(ValueError, match="leaves nothing"):
+        psnr_luma(a, b, 6)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_reduction_is_matlabs(scale: int, photo: NDArray) -> None:
+    """The kernel is Pillow's too, but for borders, where MATLAB mirrors."""
+    size = 24 * scale
+    plane = photo[:size, :size, 1].astype(np.float32) / 255
+    found = reduced(torch.from_numpy(plane), scale).numpy() * 255
+    pillow = np.asarray(Image.fromarray(plane).resize((24, 24), Image.Resampling.BICUBIC)) * 255
+    assert np.abs(found - pillow.clip(0, 255))[4:-4, 4:-4].max() < 0.51
+    rows = reduction(size, scale)
+    assert torch.allclose(rows.sum(1), torch.ones(24), atol=1e-6) and torch.allclose(rows, rows.flip(0, 1), atol=1e-6)
+    with pytest.raises(ValueError, match="does not divide"):
+        reduction(25, scale * 2)
+
+
+def test_reduction_of_a_ramp_by_two() -> None:
+    """By hand: imresize of 0, 1, .. 7 by 1/2 is (imresize(0:7, 0.5)) 0.4297, 2.5, 4.5, 6.5703 inside mirrored ends."""
+    found = reduction(8, 2) @ torch.arange(8.0)
+    assert found[1:3].tolist() == pytest.approx([2.5, 4.5], abs=0.04)
+    assert found[0] + found[3] == pytest.approx(7.0, abs=1e-5)
+
+
+def test_crops_are_the_same_for_the_same_epoch(photo: NDArray) -> None:
+    crops = Crops([photo], 4, 8, 3, 2, seed=1)
+    first, again, next_epoch = (list(crops(e)) for e in (0, 0, 1))
+    assert all(torch.equal(a, b) for p, q in zip(first, again, strict=True) for a, b in zip(p, q, strict=True))
+    assert not torch.equal(first[0][1], next_epoch[0][1])
+    low, high = first[0]
+    assert low.shape == (3, 3, 8, 8) and high.shape == (3, 3, 32, 32) and torch.allclose(low, reduced(high, 4))
+
+
+def test_pictures_are_judged_whole(tmp_path: Path, photo: NDArray) -> None:
+    Image.fromarray(photo[:70, :50]).save(tmp_path / "a.png")
+    Image.fromarray(photo[:40, :40, 0]).save(tmp_path / "grey.png")
+    pictures = judged_pictures(tmp_path)
+    assert {n: p.shape for n, p in pictures.items()} == {"a": (60, 48, 3), "grey": (36, 36, 3)}
+    nearest = torch.nn.Upsample(scale_factor=4, mode="nearest")
+    bicubic = torch.nn.Upsample(scale_factor=4, mode="bicubic")
+    found = {n: judge(m, pictures, 4) for n, m in (("nearest", nearest), ("bicubic", bicubic))}
+    assert found["bicubic"]["a"] > found["nearest"]["a"] + 0.3
+    with pytest.raises(SystemExit, match="no pictures"):
+        judged_pictures(tmp_path / "nowhere")
