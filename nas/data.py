@@ -63,10 +63,10 @@ class Crops:
 
     def __init__(
         self, pictures: list[NDArray[np.uint8]], scale: int, side: int, batch: int, steps: int, seed: int,
-        part: int = 0, parts: int = 1,
+        part: int = 0, parts: int = 1, device: str = "cpu",
     ):  # fmt: skip
         self.scale, self.side, self.batch, self.steps, self.seed = scale, side, batch, steps, [seed, part]
-        self.photos = Photos(pictures[part::parts], side * scale)
+        self.photos = Photos(pictures[part::parts], side * scale, device)
 
     def __call__(self, epoch: int) -> Iterable[Batch]:
         """steps batches. side is of the reduced crop."""

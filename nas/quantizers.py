@@ -42,7 +42,7 @@ class LSQ(nn.Module):
         super().__init__()
         self.bits, self.signed = bits, signed
         self.raw = nn.Parameter(torch.zeros(channels, 1, 1, 1) if channels else torch.zeros(()))
-        self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("started", torch.tensor(False))  # a buffer: saved with the step
 
     def step(self) -> Tensor:
         """Positive."""

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.cost import CostModel
-from nas.layers import Noise, QConv2d
-from nas.quantizers import LSQ
+from nas.layers import Noise
 from nas.space import Architecture, MixedOp, SearchSpace, decided, positions
 
 Batch = tuple[Tensor, Tensor]
@@ -196,7 +195,7 @@ class Searcher:
         return {
             "model": self.model.state_dict(), "weights": self.of_weights.state_dict(), "epoch": self.epoch,
             "logits": self.of_logits.state_dict(), "history": self.history, "pressure": self.pressure.weight,
-            "random": torch.get_rng_state(),
+            "random": torch.get_rng_state(), "random_gpu": torch.cuda.get_rng_state_all(),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -206,17 +205,5 @@ class Searcher:
         self.of_logits.load_state_dict(state["logits"])
         self.epoch, self.history, self.pressure.weight = state["epoch"], state["history"], state["pressure"]
         torch.set_rng_state(state["random"])
-
-
-def restart(model: nn.Module) -> None:
-    """Let every learned step fit itself anew to what it sees next."""
-    for m in model.modules():
-        if isinstance(m, LSQ):
-            m.started.fill_(False)
-
-
-def set_mode(model: nn.Module, mode: str) -> None:
-    """Of all quantized layers: "float" or "fake"."""
-    for m in model.modules():
-        if isinstance(m, QConv2d):
-            m.state.mode = mode
+        if len(state["random_gpu"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random_gpu"])

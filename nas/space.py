@@ -159,7 +159,7 @@ class MixedOp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             op, b = self.decision()
-            return self.ops[op](x, torch.nn.functional.one_hot(torch.tensor(b), len(self.bits)).to(x))
+            return self.ops[op](x, torch.eye(len(self.bits), device=x.device)[b])
         mass, shares = self.probs().sum(1), self.logits.view(len(self.ops), len(self.bits)).softmax(1)
         total: Tensor | None = None
         for op, m, row in zip(self.ops, mass, shares, strict=True):

@@ -1,0 +1,221 @@
+"""Search for a super-resolution network: operations and bit-widths together.
+
+    python -m nas.search --space sr-basic --data PHOTOS --out RUN --penalty 1e-3
+    python -m nas.search --space sr-basic --data PHOTOS --out RUN --target-bitops 4.6G --seeds 3 --jobs 3
+    python -m nas.search --space sr-rfdn --scale 2 --data PHOTOS --out RUN --penalty 0 1e-4 1e-3    # a front
+
+PHOTOS holds pictures, or tar archives of pictures. RUN gets a folder for each penalty and seed with the architecture
+(arch.json, for python -m nas.train), its report, log.jsonl, probs.png and a checkpoint: the same command goes on from
+the last whole epoch, to the same end. Costs are for one input of 32 x 32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from codec.training.data import load_pictures
+from nas.cost import CostModel
+from nas.data import Crops
+from nas.layers import Noise
+from nas.quantizers import RULES
+from nas.runs import Folder, number, trials, write
+from nas.searcher import Entropy, Penalty, Plan, Searcher, Target
+from nas.spaces import BUILDERS, build, space_of
+from rate.cost import BITOPS
+
+INPUT = (1, 3, 32, 32)
+
+
+def add_space(p: argparse.ArgumentParser) -> None:
+    """Options that make a space."""
+    p.add_argument("--space", choices=sorted(BUILDERS), required=True)
+    p.add_argument("--scale", type=int, default=4, choices=(2, 3, 4), help="[4]")
+    p.add_argument("--width", type=int, metavar="C", help="channels [the paper's]")
+    p.add_argument("--cells", type=int, metavar="N", help="[the paper's]")
+    p.add_argument("--no-adq", dest="adq", action="store_false", help="plain residuals without norms")
+    p.add_argument("--bicubic", action="store_true", help="add the picture enlarged: for short trainings")
+    p.add_argument("--bits", default="4,8", metavar="B,B", help="candidates [4,8]")
+    p.add_argument("--quantizer", choices=("lsq", "hwgq"), default="lsq", help="of activations [lsq]")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m nas.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_space(p)
+    p.add_argument("--data", type=Path, required=True, metavar="PHOTOS")
+    p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder; made if absent")
+    pressure = p.add_mutually_exclusive_group(required=True)
+    pressure.add_argument("--penalty", type=float, nargs="+", metavar="L", help="weights of the relative cost")
+    pressure.add_argument("--target-bitops", type=number, metavar="N", help="a budget: 4.6G, 300M")
+    p.add_argument("--search", choices=("noise", "fake", "float"), default="noise",
+                   help="noise; fake: shared weights rounded directly; float: blind to bits [noise]")  # fmt: skip
+    p.add_argument("--noise", choices=RULES, default="var", help="how the noise of several widths mixes [var]")
+    p.add_argument("--entropy", type=float, default=1e-3, metavar="K", help="weight of the entropy [0.001]")
+    p.add_argument("--single-level", action="store_true", help="weights and choices learn from the same batches")
+    p.add_argument("--epochs", type=int, default=20, metavar="N", help="[20]")
+    p.add_argument("--warmup", type=int, default=4, metavar="N", help="epochs of weights alone [4]")
+    p.add_argument("--steps", type=int, default=100, metavar="N", help="of an epoch [100]")
+    p.add_argument("--batch", type=int, default=16, metavar="N", help="[16]")
+    p.add_argument("--crop", type=int, default=32, metavar="N", help="side of a reduced crop [32]")
+    p.add_argument("--rate", type=float, default=1e-3, metavar="R", help="of weights [0.001]")
+    p.add_argument("--logit-rate", type=float, default=3e-3, metavar="R", help="of choices [0.003]")
+    p.add_argument("--seeds", type=int, default=1, metavar="N", help="[1]")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time, in processes of their own [1]")
+    p.add_argument("--threads", type=int, default=0, metavar="N", help="of each trial [torch's own, shared by jobs]")
+    add_device(p)
+    return p
+
+
+def add_device(p: argparse.ArgumentParser) -> None:
+    """Where to compute."""
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[a GPU, if there is one]")
+
+
+LIMITS = {
+    "epochs": (1, 100_000), "warmup": (0, 100_000), "steps": (1, 1_000_000), "batch": (1, 4096), "crop": (16, 1024),
+    "seeds": (1, 1000), "jobs": (1, 256), "threads": (0, 512),
+}  # fmt: skip
+
+
+def bits_of(text: str) -> tuple[int, ...]:
+    """2,4,8. Raises ValueError."""
+    found = tuple(sorted({int(b) for b in text.split(",")}))
+    if not found or not all(b in range(2, 17) or b == 32 for b in found):
+        raise ValueError(f"--bits are numbers from 2 to 16, or 32 for none, with commas between, not {text!r}")
+    return found
+
+
+def check(args: argparse.Namespace, limits: dict[str, tuple[int, int]]) -> None:
+    """Raises ValueError for what is out of bounds."""
+    for name, (least, most) in limits.items():
+        if not least <= getattr(args, name) <= most:
+            raise ValueError(f"--{name} is {least} to {most}")
+
+
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Of the builder of the space."""
+    made: dict[str, Any] = {"scale": args.scale, "adq": args.adq, "bicubic": args.bicubic}
+    if args.width is not None:
+        multiple = 12 if args.space == "sr-rfdn" else 3
+        if args.width < multiple or args.width % multiple:
+            raise ValueError(f"--width of {args.space} is a multiple of {multiple}")
+        made["width"] = args.width
+    if args.cells is not None:
+        if args.cells < 1:
+            raise ValueError("--cells is at least 1")
+        made["cells"] = args.cells
+    return made
+
+
+def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
+    """One search: the folder it left its architecture in."""
+    args, penalty, seed = given
+    if threads := args.threads or (max(1, torch.get_num_threads() // args.jobs) if args.jobs > 1 else 0):
+        torch.set_num_threads(threads)
+    bits = bits_of(args.bits)
+    space = space_of(args.space, bits, args.quantizer, **options_of(args))
+    plan = Plan(
+        args.epochs, args.warmup, args.rate, args.logit_rate, args.search, not args.single_level
+    )  # fmt: skip
+    name = f"penalty-{penalty:g}" if penalty is not None else f"target-{args.target_bitops / 1e9:g}G"
+    config = {
+        "space": args.space, "options": dict(space.options), "bits": bits, "plan": vars(plan), "noise": args.noise,
+        "entropy": args.entropy, "pressure": name, "seed": seed, "steps": args.steps, "batch": args.batch,
+        "crop": args.crop, "data": str(args.data),
+    }  # fmt: skip
+    folder = Folder(args.out / name / f"seed-{seed}", config)
+    torch.manual_seed(seed)
+    model = build(space).to(args.device)
+    pressure = Penalty(penalty) if penalty is not None else Target(args.target_bitops)
+    cost = CostModel(BITOPS, model, INPUT)
+    searcher = Searcher(
+        model, space, cost, pressure, plan, args.steps, Entropy(args.entropy), Noise(args.noise), seed
+    )  # fmt: skip
+    folder.load(searcher)
+    pictures, _ = load_pictures(args.data, args.crop * args.scale)
+    of_weights, of_choices = (
+        Crops(pictures, args.scale, args.crop, args.batch, args.steps, seed, i, 2, args.device) for i in range(2)
+    )
+    bar = tqdm(total=plan.epochs, initial=searcher.epoch, desc=f"{name} seed {seed}", unit="epoch",
+               disable=not sys.stderr.isatty() or args.jobs > 1)  # fmt: skip
+
+    def on_epoch(s: Searcher) -> None:
+        folder.save(s)
+        folder.log(s.history)
+        bar.set_postfix_str(f"loss {s.history[-1]['loss']:.4f}, {s.history[-1]['cost'] / 1e9:.3f} GBitOps")
+        bar.update()
+
+    found = searcher.fit(of_weights, of_choices, on_epoch)
+    bar.close()
+    report = searcher.report()
+    write(folder.path / "report.json", json.dumps({"gbitops": cost.decided() / 1e9, "positions": report}, indent=1))
+    draw(searcher, folder.path / "probs.png")
+    write(folder.path / "arch.json", found.to_json())
+    lines = [f"{folder.path / 'arch.json'}: {cost.decided() / 1e9:.3f} GBitOps"]
+    for r in report:
+        mark = "" if r["decided"] else "  undecided"
+        op, bits_w, _ = r["choice"]
+        lines.append(f"  {r['position']:14} {op:10} {bits_w:2} bit  p {r['p']:.2f}  {100 * r['share']:4.1f} %{mark}")
+    return "\n".join(lines)
+
+
+def draw(searcher: Searcher, path: Path) -> None:
+    """How likely each option of each position was, epoch by epoch."""
+    from matplotlib.figure import Figure
+
+    from nas.space import positions
+
+    found = positions(searcher.model)
+    columns = 4
+    rows = -(-len(found) // columns)
+    figure = Figure((3.2 * columns, 2.4 * rows), layout="constrained")
+    for i, (name, m) in enumerate(found.items()):
+        axes = figure.add_subplot(rows, columns, i + 1, title=name, ylim=(0, 1))
+        labels = [f"{op.name} {b}" for op in m.ops for b in m.bits]
+        values = [h["probs"][name] for h in searcher.history]
+        best = sorted(range(len(labels)), key=lambda j: -values[-1][j])
+        for j in best:
+            label = labels[j] if j in best[:2] else None
+            axes.plot(range(1, len(values) + 1), [v[j] for v in values], label=label, alpha=1.0 if label else 0.35)
+        axes.legend(fontsize=7)
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, format="png", dpi=100)
+    temporary.replace(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 2 for what was asked, 130 where it was stopped."""
+    args = parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        check(args, LIMITS)
+        bits_of(args.bits), options_of(args)
+        if args.target_bitops is not None and args.target_bitops <= 0:
+            raise ValueError("--target-bitops is more than 0")
+        penalties = args.penalty if args.penalty is not None else [None]
+        given = [(args, penalty, seed) for penalty in penalties for seed in range(args.seeds)]
+        for line in trials(trial, given, args.jobs):
+            print(line, flush=True)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"nas.search: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on from the last whole epoch in {args.out}", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

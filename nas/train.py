@@ -1,0 +1,126 @@
+"""Train the network of an architecture that was found.
+
+    python -m nas.train RUN/penalty-0.001/seed-0/arch.json --data PHOTOS --out NET --seeds 3
+    python -m nas.eval NET/seed-0 --pictures Set14
+
+NET gets a folder for each seed: arch.json, network.pt (the weights), frozen.json (sizes), log.jsonl and a checkpoint:
+the same command goes on from the last whole epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from codec.training.data import load_pictures
+from nas.cost import CostModel
+from nas.data import Crops
+from nas.freeze import freeze
+from nas.runs import Folder, trials, write
+from nas.search import INPUT, add_device, check
+from nas.space import Architecture
+from nas.spaces import network
+from nas.training import Plan, Training
+from rate.cost import BITOPS
+
+LIMITS = {
+    "epochs": (1, 100_000), "steps": (1, 1_000_000), "batch": (1, 4096), "crop": (16, 1024), "seeds": (1, 1000),
+    "jobs": (1, 256), "threads": (0, 512),
+}  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m nas.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("architecture", type=Path, metavar="ARCH.json")
+    p.add_argument("--data", type=Path, required=True, metavar="PHOTOS")
+    p.add_argument("--out", type=Path, required=True, metavar="NET", help="folder; made if absent")
+    p.add_argument("--epochs", type=int, default=30, metavar="N", help="[30]")
+    p.add_argument("--steps", type=int, default=100, metavar="N", help="of an epoch [100]")
+    p.add_argument("--batch", type=int, default=16, metavar="N", help="[16]")
+    p.add_argument("--crop", type=int, default=32, metavar="N", help="side of a reduced crop [32]")
+    p.add_argument("--rate", type=float, default=1e-3, metavar="R", help="of learning, at the top [0.001]")
+    p.add_argument("--floating", type=float, default=0.15, metavar="F", help="share in floating point first [0.15]")
+    p.add_argument("--seeds", type=int, default=1, metavar="N", help="[1]")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time [1]")
+    p.add_argument("--threads", type=int, default=0, metavar="N", help="of each [torch's own, shared by jobs]")
+    add_device(p)
+    return p
+
+
+def trial(given: tuple[argparse.Namespace, int]) -> str:
+    """One training; what it came to."""
+    args, seed = given
+    if threads := args.threads or (max(1, torch.get_num_threads() // args.jobs) if args.jobs > 1 else 0):
+        torch.set_num_threads(threads)
+    arch = Architecture.load(args.architecture)
+    plan = Plan(args.epochs, args.steps, args.rate, args.floating)
+    config = {"architecture": json.loads(arch.to_json()), "plan": vars(plan), "batch": args.batch, "crop": args.crop,
+              "seed": seed, "data": str(args.data)}  # fmt: skip
+    folder = Folder(args.out / f"seed-{seed}", config)
+    torch.manual_seed(seed)
+    model = network(arch).to(args.device)
+    scale = int(arch.options.get("scale", 4))
+    run = Training(model, plan)
+    folder.load(run)
+    pictures, _ = load_pictures(args.data, args.crop * scale)
+    bar = tqdm(total=plan.epochs, initial=run.epoch, desc=f"seed {seed}", unit="epoch",
+               disable=not sys.stderr.isatty() or args.jobs > 1)  # fmt: skip
+
+    def on_epoch(r: Training) -> None:
+        folder.save(r)
+        folder.log(r.history)
+        bar.set_postfix_str(f"loss {r.history[-1]['loss']:.4f}")
+        bar.update()
+
+    run.fit(Crops(pictures, scale, args.crop, args.batch, args.steps, seed, device=args.device), on_epoch)
+    bar.close()
+    model.cpu()
+    layers = freeze(model)
+    sizes = {
+        "gbitops": CostModel(BITOPS, model, INPUT).decided() / 1e9,
+        "weights": sum(f.levels.size for f in layers.values()),
+        "packed_bytes": sum(len(f.packed()) for f in layers.values()),
+        "entropy_bytes": sum(f.entropy() for f in layers.values()) / 8,
+        "loss": run.history[-1]["loss"],
+    }
+    write(folder.path / "frozen.json", json.dumps(sizes, indent=1) + "\n")
+    write(folder.path / "arch.json", arch.to_json())
+    temporary = folder.path / "network.pt.tmp"
+    torch.save(model.state_dict(), temporary)
+    temporary.replace(folder.path / "network.pt")
+    return (
+        f"{folder.path}: loss {sizes['loss']:.4f}, {sizes['gbitops']:.3f} GBitOps, {sizes['weights']} weights in "
+        f"{sizes['packed_bytes']} bytes, {sizes['entropy_bytes']:.0f} entropy coded"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 2 for what was asked, 130 where it was stopped."""
+    args = parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        check(args, LIMITS)
+        for line in trials(trial, [(args, seed) for seed in range(args.seeds)], args.jobs):
+            print(line, flush=True)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"nas.train: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on from the last whole epoch in {args.out}", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

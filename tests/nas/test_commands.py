@@ -1,0 +1,147 @@
+"""The commands: a search, a training of what it found, and its score; going on; what is said of wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from nas import eval as judging  # noqa: E402
+from nas import search, train  # noqa: E402
+from nas.runs import CHECKPOINT, number  # noqa: E402
+from nas.space import Architecture  # noqa: E402
+
+TINY = ["--scale", "2", "--width", "6", "--cells", "1", "--bicubic", "--steps", "2", "--batch", "2", "--crop", "16"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, photo: NDArray) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(9):
+        Image.fromarray(photo[i * 40 : i * 40 + 120, i * 30 : i * 30 + 140]).save(folder / f"{i}.png")
+    return folder
+
+
+def searching(photos: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "--space",
+        "sr-basic",
+        *TINY,
+        "--data",
+        str(photos),
+        "--out",
+        str(out),
+        "--epochs",
+        "3",
+        "--warmup",
+        "1",
+        *more,
+    ]
+
+
+def test_search_train_eval(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert search.main(searching(photos, tmp_path / "run", "--penalty", "0", "0.1", "--seeds", "2")) == 0
+    said = capsys.readouterr().out
+    assert said.count("GBitOps") == 4 and "head0" in said
+    folder = tmp_path / "run" / "penalty-0.1" / "seed-1"
+    assert {"arch.json", "report.json", "log.jsonl", "probs.png", CHECKPOINT, "config.json"} <= {
+        p.name for p in folder.iterdir()
+    }
+    arch = Architecture.load(folder / "arch.json")
+    assert arch.space == "sr-basic" and len(arch.choices) == 8
+    net = tmp_path / "net"
+    options = [*TINY[6:], "--epochs", "2", "--data", str(photos), "--out", str(net), "--seeds", "2"]
+    options.remove("--bicubic")
+    assert train.main([str(folder / "arch.json"), *options]) == 0
+    sizes = json.loads((net / "seed-0" / "frozen.json").read_text())
+    assert 0 < sizes["entropy_bytes"] <= sizes["packed_bytes"] and sizes["gbitops"] == pytest.approx(
+        json.loads((folder / "report.json").read_text())["gbitops"]
+    )
+    capsys.readouterr()
+    both = [str(net / "seed-0"), str(net / "seed-1"), "--pictures", str(photos), "--json", str(tmp_path / "s.json")]
+    assert judging.main(both) == 0
+    said = capsys.readouterr().out
+    assert "over 9 pictures" in said and "+-" in said
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert all(15 < s["mean"] < 60 and len(s["pictures"]) == 9 for s in scores.values())
+
+
+def test_trials_in_processes_are_those_in_one(photos: Path, tmp_path: Path) -> None:
+    for jobs, name in (("1", "a"), ("2", "b")):
+        options = searching(
+            photos, tmp_path / name, "--penalty", "0.1", "--seeds", "2", "--jobs", jobs, "--threads", "1"
+        )
+        assert search.main(options) == 0
+    for seed in (0, 1):
+        a, b = ((tmp_path / n / "penalty-0.1" / f"seed-{seed}" / "log.jsonl").read_text() for n in "ab")
+        assert a == b
+
+
+def test_a_search_that_is_killed_goes_on_to_the_same_end(photos: Path, tmp_path: Path) -> None:
+    options = searching(photos, tmp_path / "whole", "--target-bitops", "50M", "--threads", "1")
+    assert search.main(options) == 0
+    options[options.index("--out") + 1] = str(tmp_path / "killed")
+    options[options.index("--epochs") + 1] = "3"
+    run = subprocess.Popen([sys.executable, "-m", "nas.search", *options], stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "killed" / "target-0.05G" / "seed-0" / CHECKPOINT
+    end = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < end:
+        time.sleep(0.002)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    assert checkpoint.exists()
+    assert search.main(options) == 0
+    whole, killed = (tmp_path / n / "target-0.05G" / "seed-0" for n in ("whole", "killed"))
+    assert (whole / "arch.json").read_text() == (killed / "arch.json").read_text()
+    assert (whole / "log.jsonl").read_text() == (killed / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--penalty", "0", "--epochs", "0"], "--epochs is 1"),
+        (["--penalty", "0", "--bits", "4,x"], "invalid literal"),
+        (["--penalty", "0", "--bits", "1,4"], "--bits are numbers"),
+        (["--penalty", "0", "--width", "7"], "multiple of 3"),
+        (["--penalty", "0", "--cells", "0"], "--cells is at least"),
+        (["--penalty", "0", "--quantizer", "hwgq", "--bits", "5,8"], "HWGQ has steps"),
+        (["--target-bitops", "0"], "more than 0"),
+    ],
+)
+def test_wrong_options_are_said(
+    more: list[str], message: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert search.main(searching(photos, tmp_path / "x", *more)) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_wrong_files_are_said(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text("{")
+    options = ["--data", str(photos), "--out", str(tmp_path / "net")]
+    assert train.main([str(bad), *options]) == 2
+    assert train.main([str(tmp_path / "none.json"), *options]) == 2
+    assert judging.main([str(tmp_path / "nowhere"), "--pictures", str(photos)]) == 2
+    err = capsys.readouterr().err
+    assert "bad.json" in err and "none.json" in err and "run python -m nas.train" in err and "Traceback" not in err
+    run = searching(photos, tmp_path / "run", "--penalty", "0")
+    assert search.main(run) == 0
+    assert search.main([*run, "--batch", "3"]) == 2
+    assert "begun with other options" in capsys.readouterr().err
+    checkpoint = tmp_path / "run" / "penalty-0" / "seed-0" / CHECKPOINT
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    assert search.main(run) == 2
+    assert "remove it to begin again" in capsys.readouterr().err
+
+
+def test_numbers_have_units() -> None:
+    assert [number(t) for t in ("4.6G", "300M", "12k", "7")] == [4.6e9, 3e8, 12e3, 7.0]
