@@ -27,6 +27,7 @@ SUITES = {
     "quant-train": "training steps in integers against bfloat16",
     "quant-accuracy": "what training in few bits costs in accuracy",
     "ablation": "what each mechanism of MLICv2 is worth, at small width and equal budget",
+    "nas-step": "a step of the search against noise and by direct rounding",
     "rounding": "what the integers of the entropy path cost",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report
 

@@ -73,7 +73,7 @@ class Crops:
         rng = np.random.default_rng([*self.seed, epoch])
         for _ in range(self.steps):
             x = self.photos.crops(self.batch, self.side * self.scale, rng).permute(0, 3, 1, 2).float() / 255
-            yield reduced(x, self.scale), x
+            yield reduced(x, self.scale).contiguous(memory_format=torch.channels_last), x
 
 
 def judged_pictures(folder: Path) -> dict[str, NDArray[np.uint8]]:

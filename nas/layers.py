@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.quantizers import HWGQ, LSQ, noised
+from nas.quantizers import HWGQ, LSQ, Noisy
 from rate.cost import FLOAT_BITS, Layer
 
 MODES = ("float", "noise", "fake")
@@ -39,7 +39,8 @@ class QConv2d(nn.Module):
 
     bits: those it can run at. forward(x, shares): shares of the bit-widths, or None for the first one alone. In "fake"
     mode a mixture is the shares' mean of the roundings, of weight and of activation ("direct" search); in "noise" mode
-    both get one noise of the mixture's power. Weight (outputs, inputs / groups, kernel).
+    both get one noise of the mixture's power, and x may come with its noise (`heard`). Weight: (outputs, inputs /
+    groups, kernel).
     """
 
     def __init__(
@@ -59,19 +60,24 @@ class QConv2d(nn.Module):
         self.of_weight = nn.ModuleList(LSQ(b, True, outputs) for b in bits)
         self.of_input = nn.ModuleList(HWGQ(b) if quantizer == "hwgq" and not signed else LSQ(b, signed) for b in bits)
 
-    def forward(self, x: Tensor, shares: Tensor | None = None) -> Tensor:
-        r, w = (x if self.signed else F.relu(x)), self.weight
-        if self.state.mode == "noise" and shares is not None and self.training:
-            noise = self.state.noise
-            r = noised(r, self.bits, shares, noise.rule, noise.kind)
-            w = noised(w, self.bits, shares, noise.rule, noise.kind)
-        elif self.state.mode == "fake" and (shares is None or len(self.bits) == 1):
-            r, w = self.of_input[0](r), self.of_weight[0](w)
+    def heard(self, x: Tensor) -> Tensor | Noisy:
+        """x as the candidates of a position share it: rectified, and with its noise where that is searched against."""
+        r = x if self.signed else F.relu(x)
+        noisy = self.state.mode == "noise" and self.training
+        return Noisy(r, self.bits, self.state.noise.rule, self.state.noise.kind) if noisy else r
+
+    def forward(self, x: Tensor | Noisy, shares: Tensor | None = None) -> Tensor:
+        r, w = x if isinstance(x, Noisy) else self.heard(x), self.weight
+        if isinstance(r, Noisy):
+            shares = w.new_ones(1) if shares is None else shares
+            r, w = r.at(shares), Noisy(w, self.bits, self.state.noise.rule, self.state.noise.kind).at(shares)
         elif self.state.mode != "float":
-            assert shares is not None
-            chosen = [i for i in range(len(self.bits)) if float(shares[i]) > 0] if not self.training else None
-            r = self._mixed(r, self.of_input, shares, chosen)
-            w = self._mixed(w, self.of_weight, shares, chosen)
+            if shares is None or len(self.bits) == 1:
+                r, w = self.of_input[0](r), self.of_weight[0](w)
+            else:
+                chosen = [i for i in range(len(self.bits)) if float(shares[i]) > 0] if not self.training else None
+                r = self._mixed(r, self.of_input, shares, chosen)
+                w = self._mixed(w, self.of_weight, shares, chosen)
         return F.conv2d(r, w, None, self.stride, self.padding, 1, self.groups)
 
     @staticmethod

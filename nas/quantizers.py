@@ -1,7 +1,7 @@
 """Rounding to b bits with learned or fixed steps, and the noise that stands for it while searching.
 
 LSQ: Esser et al., arXiv 1902.08153. HWGQ: Cai et al., arXiv 1702.00953, with the steps of QuantNAS's code. The noise is
-that of QuantNAS (arXiv 2208.14839) after DiffQ, its mixing rule ours: see `noised`.
+that of QuantNAS (arXiv 2208.14839) after DiffQ, its mixing rule ours: see `Noisy`.
 """
 
 from __future__ import annotations
@@ -98,27 +98,38 @@ def deviations(t: Tensor, bits: tuple[int, ...]) -> Tensor:
 
 
 def _sample(t: Tensor, kind: str) -> Tensor:
-    """Noise in units of the deviations: Gaussian, or uniform within half a step, which is of a smaller deviation."""
-    return torch.randn_like(t) if kind == "gaussian" else 2 * torch.rand_like(t) - 1
+    """Noise in units of the deviations, laid out as t, whose elements are dense: Gaussian, or uniform within half a
+    step, which is of a smaller deviation."""
+    flat = torch.empty(t.numel(), dtype=t.dtype, device=t.device)
+    flat = flat.normal_() if kind == "gaussian" else flat.uniform_(-1, 1)
+    return flat.as_strided(t.shape, torch.empty_like(t).stride())
 
 
-def noised(t: Tensor, bits: tuple[int, ...], shares: Tensor, rule: str = "var", kind: str = "gaussian") -> Tensor:
-    """t plus the noise of a mixture of bit-widths; its gradient to t is 1 but for rule "reference".
+class Noisy:
+    """A tensor and the noise of its rounding, drawn once: operations that see the same tensor share it, so that what
+    they disagree on is not averaged away (and it costs less).
 
-    shares: of the bit-widths, summing to 1 (for "reference" they may sum to less). Rules: "var", whose power is that of
-    a random choice, linear in the shares (ours); "linear", whose deviation is; "independent", one noise for each width,
-    which understates the power of what is undecided; "reference", what the public code of QuantNAS computes.
+    Rules: "var", whose power is that of a random choice, linear in the shares (ours); "linear", whose deviation is;
+    "independent", one noise for each width, which understates the power of what is undecided; "reference", what the
+    public code of QuantNAS computes.
     """
-    sigma = deviations(t, bits)
-    if rule == "var":
-        return t + _sample(t, kind) * ((shares * sigma.square()).sum() + TINY).sqrt()
-    if rule == "linear":
-        return t + _sample(t, kind) * (shares * sigma).sum()
-    noises = [_sample(t, kind) * s for s in sigma]
-    if rule == "independent":
-        return t + sum(p * n for p, n in zip(shares, noises, strict=True))
-    if rule == "reference":
-        whole = 1 / (len(bits) + 1)
+
+    def __init__(self, t: Tensor, bits: tuple[int, ...], rule: str = "var", kind: str = "gaussian"):
+        if rule not in RULES:
+            raise ValueError(f"the rules of noise are {', '.join(RULES)}, not {rule!r}")
+        self.t, self.rule, self.sigma = t, rule, deviations(t, bits)
+        self.draws = [_sample(t, kind) for _ in range(1 if rule in ("var", "linear") else len(bits))]
+
+    def at(self, shares: Tensor) -> Tensor:
+        """t at a mixture of bit-widths; its gradient to t is 1 but for rule "reference". shares sum to 1 (for
+        "reference" they may sum to less)."""
+        if self.rule == "var":
+            return torch.addcmul(self.t, self.draws[0], ((shares * self.sigma.square()).sum() + TINY).sqrt())
+        if self.rule == "linear":
+            return torch.addcmul(self.t, self.draws[0], (shares * self.sigma).sum())
+        noises = [d * s for d, s in zip(self.draws, self.sigma, strict=True)]
+        if self.rule == "independent":
+            return self.t + sum(p * n for p, n in zip(shares, noises, strict=True))
+        whole = 1 / (len(noises) + 1)
         parts = shares / (shares.sum() + whole)
-        return whole * t + sum(p * (t + n).detach() for p, n in zip(parts, noises, strict=True))
-    raise ValueError(f"the rules of noise are {', '.join(RULES)}, not {rule!r}")
+        return whole * self.t + sum(p * (self.t + n).detach() for p, n in zip(parts, noises, strict=True))

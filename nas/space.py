@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.layers import QConv2d, State
+from nas.quantizers import Noisy
 
 VERSION = 0
 
@@ -118,9 +119,10 @@ class Op(nn.Module):
             for i, conv in enumerate(convolutions(op, inputs, outputs))
         )
 
-    def forward(self, x: Tensor, shares: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor | Noisy, shares: Tensor | None = None) -> Tensor:
         for conv in self.convs:
             x = conv(x, shares)
+        assert isinstance(x, Tensor)
         return x
 
 
@@ -161,9 +163,10 @@ class MixedOp(nn.Module):
             op, b = self.decision()
             return self.ops[op](x, torch.eye(len(self.bits), device=x.device)[b])
         mass, shares = self.probs().sum(1), self.logits.view(len(self.ops), len(self.bits)).softmax(1)
+        seen = self.ops[0].convs[0].heard(x)
         total: Tensor | None = None
         for op, m, row in zip(self.ops, mass, shares, strict=True):
-            y = m * op(x, row)
+            y = m * op(seen, row)
             total = y if total is None else total + y
         assert total is not None
         return total

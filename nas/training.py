@@ -40,7 +40,7 @@ class Training:
     """loss(model(x), y) over batches of an epoch. All chance is in the batches."""
 
     def __init__(self, model: nn.Module, plan: Plan, loss: Callable[..., torch.Tensor] = F.l1_loss):
-        self.model, self.plan, self.loss = model, plan, loss
+        self.model, self.plan, self.loss = model.to(memory_format=torch.channels_last), plan, loss
         self.optimizer = torch.optim.Adam(model.parameters(), plan.rate)
         self.epoch, self.history = 0, list[dict[str, Any]]()
 

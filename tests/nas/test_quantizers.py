@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 from nas.freeze import freeze, unpack  # noqa: E402
 from nas.layers import QConv2d, State  # noqa: E402
-from nas.quantizers import HWGQ, HWGQ_STEPS, LSQ, deviations, levels, noised  # noqa: E402
+from nas.quantizers import HWGQ, HWGQ_STEPS, LSQ, Noisy, deviations, levels  # noqa: E402
 from nas.space import SearchSpace  # noqa: E402
 from rate.cost import PARAM_BITS  # noqa: E402
 
@@ -80,7 +80,7 @@ def test_noise_has_the_size_of_its_bits(kind: str) -> None:
     reach = float(t.detach().max() - t.detach().min())
     found = []
     for i, b in enumerate(BITS):
-        y = noised(t, BITS, torch.eye(2)[i], "var", kind)
+        y = Noisy(t, BITS, "var", kind).at(torch.eye(2)[i])
         found.append(float((y - t).detach().std()))
         expected = reach / (2**b - 1) / 2 * (1.0 if kind == "gaussian" else 3**-0.5)
         assert found[-1] == pytest.approx(expected, rel=0.02)
@@ -94,7 +94,7 @@ def test_the_power_of_a_mixture(rule: str, power: float) -> None:
     """Of a half each, over the mean of the two powers: the rule "var" makes no profit of being undecided."""
     torch.manual_seed(0)
     t, half = torch.rand(200_000), torch.tensor([0.5, 0.5], requires_grad=True)
-    y = noised(t, BITS, half, rule)
+    y = Noisy(t, BITS, rule).at(half)
     true = float(deviations(t, BITS).square().mean())
     assert float((y - t).detach().square().mean()) / true == pytest.approx(power, rel=0.03)
     (g,) = torch.autograd.grad((y * torch.randn_like(y)).sum(), half)
@@ -103,10 +103,10 @@ def test_the_power_of_a_mixture(rule: str, power: float) -> None:
 
 def test_the_reference_rule_keeps_a_share_of_the_gradient() -> None:
     t = torch.rand(1000, requires_grad=True)
-    y = noised(t, BITS, torch.tensor([0.25, 0.25]), "reference")
+    y = Noisy(t, BITS, "reference").at(torch.tensor([0.25, 0.25]))
     assert torch.allclose(torch.autograd.grad(y.sum(), t)[0], torch.full_like(t, 1 / 3))
     with pytest.raises(ValueError, match="rules of noise"):
-        noised(t, BITS, torch.tensor([0.5, 0.5]), "sideways")
+        Noisy(t, BITS, "sideways")
 
 
 def test_a_layer_is_noisy_while_it_trains_and_rounds_when_it_does_not() -> None:
