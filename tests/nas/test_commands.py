@@ -145,3 +145,12 @@ def test_wrong_files_are_said(photos: Path, tmp_path: Path, capsys: pytest.Captu
 
 def test_numbers_have_units() -> None:
     assert [number(t) for t in ("4.6G", "300M", "12k", "7")] == [4.6e9, 3e8, 12e3, 7.0]
+
+
+def test_the_worked_example_works() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "nas.md").read_text()
+    program = text.split("```python\n")[1].split("```")[0]
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["enter", "deep", "leave"] and "bit operations" in lines[3]
