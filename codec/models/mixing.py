@@ -36,13 +36,13 @@ def _like(x: Tensor, channels: int | None = None, dtype: torch.dtype = torch.flo
 
 
 def _linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    return torch.addmm(b.to(x.dtype), x.flatten(0, -2), w.to(x.dtype).t()).view(*x.shape[:-1], -1)
+    return torch.addmm(b.to(x.dtype), x.flatten(0, -2), w.t()).view(*x.shape[:-1], -1)
 
 
 def _linear_back(x: Tensor, w: Tensor, g: Tensor, learns: bool) -> tuple[Tensor, Tensor | None]:
     """Gradients of the input and, where they are wanted, the weights."""
     rows = g.flatten(0, -2)
-    return (rows @ w.to(g.dtype)).view(x.shape), (rows.t() @ x.flatten(0, -2)).float() if learns else None
+    return (rows @ w).view(x.shape), (rows.t() @ x.flatten(0, -2)).float() if learns else None
 
 
 class Depthwise(torch.autograd.Function):
@@ -73,6 +73,7 @@ class TokenMixing(torch.autograd.Function):
     def forward(ctx: Any, kind: int, x: Tensor, *arrays: Tensor) -> Tensor:
         w_in, b_in, w_mix, b_mix, w_out, b_out, w_gate, b_gate, w_back, b_back = (a.detach() for a in arrays)
         loops, dtype, around = _storage(kind, x)
+        w_in, w_out, w_gate, w_back = (w.to(dtype) for w in (w_in, w_out, w_gate, w_back))
         taps, same = w_mix.t().contiguous(), kind == 0 and dtype == torch.float32
         h = x
         if not same:

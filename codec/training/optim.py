@@ -61,8 +61,15 @@ class Muon(torch.optim.Optimizer):
                     shapes[tuple(p.shape)].append(p)
             for shape, ps in shapes.items():
                 grads = [p.grad for p in ps]
-                momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in ps]
+                momenta = [self._momentum(p) for p in ps]
                 follow(momenta, grads, (1 - group["momentum"]) * counts)
                 ahead = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
                 moves = orthogonalize(ahead) * (-0.2 * max(shape) ** 0.5 * group["lr"] * counts)
                 torch._foreach_add_(ps, moves.unbind())
+
+    def _momentum(self, p: Tensor) -> Tensor:
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        momentum: Tensor = state["momentum"]
+        return momentum
