@@ -121,7 +121,7 @@ class Op(nn.Module):
 
     def forward(self, x: Tensor | Noisy, shares: Tensor | None = None) -> Tensor:
         for conv in self.convs:
-            x = conv(x, shares)
+            x = conv(x) if shares is None else conv(x, shares)
         assert isinstance(x, Tensor)
         return x
 

@@ -35,8 +35,9 @@ from rate import entropy_bits
 OPSET = 21  # the first with 4-bit integers
 
 
-def traced(model: nn.Module, example: Tensor) -> Any:
-    """The network as ONNX with nodes narrowbit::Activation and narrowbit::Weight; the batch may have any size."""
+def traced(model: nn.Module, example: Tensor, free: tuple[int, ...] = (0,)) -> Any:
+    """The network as ONNX with nodes narrowbit::Activation and narrowbit::Weight; `free` dimensions, of x and y, may
+    have any size."""
     import onnx
 
     written = io.BytesIO()
@@ -44,7 +45,7 @@ def traced(model: nn.Module, example: Tensor) -> Any:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             model, (example,), written, dynamo=False, opset_version=18, custom_opsets={"narrowbit": 1},
-            input_names=["x"], output_names=["y"], dynamic_axes={"x": {0: "n"}, "y": {0: "n"}},
+            input_names=["x"], output_names=["y"], dynamic_axes={t: {d: f"{t}{d}" for d in free} for t in "xy"},
             do_constant_folding=False,
         )  # fmt: skip
     made = onnx.load_from_string(written.getvalue())

@@ -1,0 +1,88 @@
+"""Write a trained network as ONNX, with the integers that it computes.
+
+    python -m nas.export NET/seed-0 --out net.onnx --qonnx net.qonnx.onnx
+
+NET is what nas.train made. net.onnx runs anywhere: QuantizeLinear, Clip and DequantizeLinear around convolutions; its
+weights take 4 bits where they have no more. The other form has Quant nodes of QONNX. Pictures may have any size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.eval import load
+from nas.freeze import Frozen, freeze
+from nas.layers import QConv2d
+from nas.quantizers import levels
+from quant.export import qcdq, qonnx, traced
+from quant.freeze import Dequantize, Quantize
+
+FREE = (0, 2, 3)  # batch, height, width
+
+
+class Deployed(nn.Module):
+    """A quantized convolution as a product of integers times a factor for each output."""
+
+    codes: Tensor
+    factor: Tensor
+
+    def __init__(self, layer: QConv2d, frozen: Frozen):
+        super().__init__()
+        self.rectified, self.step, self.bits = not layer.signed, frozen.input_step, frozen.bits
+        self.limits = levels(frozen.bits, frozen.signed_input)
+        self.geometry = (layer.stride, layer.padding, 1, layer.groups)
+        self.register_buffer("codes", torch.from_numpy(frozen.levels))
+        self.register_buffer("factor", torch.from_numpy(frozen.steps)[:, None, None] * frozen.input_step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x) if self.rectified else x
+        codes = Quantize.apply(x / self.step, 0, *self.limits, self.bits)
+        return F.conv2d(codes, Dequantize.apply(self.codes, 0, self.bits), None, *self.geometry) * self.factor
+
+
+def deployed(model: nn.Module) -> nn.Module:
+    """A copy in which every quantized layer is Deployed. Raises ValueError as `freeze` does."""
+    found, made = freeze(model), copy.deepcopy(model).eval()
+    for name, frozen in found.items():
+        parent = made.get_submodule(name.rpartition(".")[0])
+        layer = made.get_submodule(name)
+        assert isinstance(layer, QConv2d)
+        setattr(parent, name.rpartition(".")[2], Deployed(layer, frozen))
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 2 for what was asked."""
+    p = argparse.ArgumentParser(
+        prog="python -m nas.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("network", type=Path, metavar="NET/seed-N")
+    p.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX, as QCDQ")
+    p.add_argument("--qonnx", type=Path, metavar="FILE", help="the same as QONNX")
+    args = p.parse_args(argv)
+    try:
+        model, _ = load(args.network)
+        example = torch.rand(1, 3, 24, 32)
+        for path, form in ((args.out, qcdq), (args.qonnx, qonnx)):
+            if path is None:
+                continue
+            data = form(traced(deployed(model), example, FREE)).SerializeToString()
+            temporary = path.with_name(path.name + ".tmp")
+            temporary.write_bytes(data)
+            temporary.replace(path)
+            print(f"{path}: {len(data):,} bytes")
+    except (ValueError, OSError, ImportError) as error:
+        print(f"nas.export: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
