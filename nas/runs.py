@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
+import socket
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -68,12 +70,36 @@ class Folder:
         write(self.path / LOG, "".join(json.dumps(r) + "\n" for r in rows))
 
 
-def trials(work: Any, given: list[Any], jobs: int) -> list[Any]:
-    """work(one) of each, in order, in so many processes; work is a function of a module, which a process can import."""
+def trials(work: Any, given: list[Any], jobs: int, cluster: str | None = None) -> list[Any]:
+    """work(one) of each, in order, in so many processes, or on the Ray cluster at an address. work is a function of a
+    module, which other processes can import. A trial whose machine fails begins again elsewhere."""
+    if cluster is not None:
+        return _on_cluster(work, given, cluster)
     if jobs <= 1 or len(given) == 1:
         return [work(one) for one in given]
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         return list(pool.map(work, given))
+
+
+def _on_cluster(work: Any, given: list[Any], address: str) -> list[Any]:
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("--ray needs Ray: pip install 'narrowbit[cluster]'") from error
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if port.isdigit():  # Ray itself waits for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"no Ray cluster answers at {address}: {error}") from error
+    try:
+        remote = ray.remote(num_cpus=1, max_retries=10)(work)
+        return ray.get([remote.remote(one) for one in given])
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    finally:
+        ray.shutdown()
 
 
 def number(text: str) -> float:

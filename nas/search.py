@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="[1]")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time, in processes of their own [1]")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="of each trial [torch's own, shared by jobs]")
+    p.add_argument("--ray", metavar="ADDRESS", help="of a cluster whose machines share the folders; auto: this one's")
     add_device(p)
     return p
 
@@ -206,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--target-bitops is more than 0")
         penalties = args.penalty if args.penalty is not None else [None]
         given = [(args, penalty, seed) for penalty in penalties for seed in range(args.seeds)]
-        for line in trials(trial, given, args.jobs):
+        for line in trials(trial, given, args.jobs, args.ray):
             print(line, flush=True)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"nas.search: {error}", file=sys.stderr)

@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="[1]")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time [1]")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="of each [torch's own, shared by jobs]")
+    p.add_argument("--ray", metavar="ADDRESS", help="of a cluster whose machines share the folders; auto: this one's")
     add_device(p)
     return p
 
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check(args, LIMITS)
-        for line in trials(trial, [(args, seed) for seed in range(args.seeds)], args.jobs):
+        for line in trials(trial, [(args, seed) for seed in range(args.seeds)], args.jobs, args.ray):
             print(line, flush=True)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"nas.train: {error}", file=sys.stderr)

@@ -104,6 +104,34 @@ def test_a_search_that_is_killed_goes_on_to_the_same_end(photos: Path, tmp_path:
     assert (whole / "log.jsonl").read_text() == (killed / "log.jsonl").read_text()
 
 
+def test_a_trial_whose_machine_is_lost_begins_again_elsewhere(photos: Path, tmp_path: Path) -> None:
+    """Two nodes of one processor each take a trial each; one node is killed in the middle."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'narrowbit[cluster]'")
+    from ray.cluster_utils import Cluster
+
+    here = searching(photos, tmp_path / "here", "--penalty", "0.1", "--seeds", "2", "--threads", "1")
+    assert search.main(here) == 0
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    lost = cluster.add_node(num_cpus=1)
+    try:
+        there = [str(tmp_path / "there") if o == str(tmp_path / "here") else o for o in here]
+        command = [sys.executable, "-m", "nas.search", *there, "--ray", cluster.address]
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        configs = [tmp_path / "there" / "penalty-0.1" / f"seed-{i}" / "config.json" for i in (0, 1)]
+        end = time.monotonic() + 120
+        while not all(c.exists() for c in configs) and time.monotonic() < end:
+            time.sleep(0.01)
+        cluster.remove_node(lost, allow_graceful=False)
+        out, err = run.communicate(timeout=200)
+    finally:
+        cluster.shutdown()
+    assert run.returncode == 0, err
+    assert out.count("GBitOps") == 2
+    for seed in (0, 1):
+        a, b = ((tmp_path / n / "penalty-0.1" / f"seed-{seed}" / "log.jsonl").read_text() for n in ("here", "there"))
+        assert a == b
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -114,6 +142,7 @@ def test_a_search_that_is_killed_goes_on_to_the_same_end(photos: Path, tmp_path:
         (["--penalty", "0", "--cells", "0"], "--cells is at least"),
         (["--penalty", "0", "--quantizer", "hwgq", "--bits", "5,8"], "HWGQ has steps"),
         (["--target-bitops", "0"], "more than 0"),
+        (["--penalty", "0", "--ray", "127.0.0.1:1"], "Ray"),  # is not there, or no cluster answers
     ],
 )
 def test_wrong_options_are_said(
