@@ -28,6 +28,7 @@ SUITES = {
     "quant-accuracy": "what training in few bits costs in accuracy",
     "ablation": "what each mechanism of MLICv2 is worth, at small width and equal budget",
     "nas-step": "a step of the search against noise and by direct rounding",
+    "nas-sr": "searched networks for super-resolution, and what they have to beat",
     "rounding": "what the integers of the entropy path cost",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report
 

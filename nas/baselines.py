@@ -1,13 +1,27 @@
-"""What a search has to beat: one bit-width everywhere, the hand rule of 8 bits at the ends, chance, and greed."""
+"""What a search has to beat: one bit-width everywhere, the hand rule of 8 bits at the ends, chance, and greed.
+
+    python -m nas.baselines --space sr-basic --bitops 4.6G --out runs/baselines
+
+writes uniform-4.json, uniform-8.json, hand.json (8 bits at the first position), hand-ends.json (at head, upsampling and
+tail) and random-0.json and so on, for python -m nas.train.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from torch import nn
 
+from nas.cost import CostModel
+from nas.runs import number, write
+from nas.search import INPUT, add_space, bits_of, options_of
 from nas.space import Architecture, Choice, SearchSpace, positions, random_architecture
+from nas.spaces import build, space_of
+from rate.cost import BITOPS
 
 
 def uniform(model: nn.Module, space: SearchSpace, op: str, bits: int) -> Architecture:
@@ -70,3 +84,46 @@ def greedy_bits(
             raise ValueError(f"the fewest bits cost {cost(now):g}, more than {budget:g}")
         now = best[1]
     return now
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m nas.baselines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_space(p)
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of architectures; made if absent")
+    p.add_argument("--op", default="conv3", metavar="OP", help="of the uniform ones and the hand rule [conv3]")
+    p.add_argument("--bitops", type=number, metavar="N", help="what the random ones cost, within 10 %%: 4.6G")
+    p.add_argument("--random", type=int, default=3, metavar="N", help="so many random ones [3]")
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write architectures to compare with. The exit status: 2 for what was asked."""
+    args = parser().parse_args(argv)
+    try:
+        bits = bits_of(args.bits)
+        space = space_of(args.space, bits, args.quantizer, **options_of(args))
+        model = build(space)
+        cost = CostModel(BITOPS, model, INPUT)
+        found = {f"uniform-{b}": uniform(model, space, args.op, b) for b in bits}
+        found["hand"] = edges8(model, space, args.op, min(bits))
+        found["hand-ends"] = edges8(model, space, args.op, min(bits), ("head", "upsample", "tail"))
+        if args.bitops:
+            low, high = 0.9 * args.bitops, 1.1 * args.bitops
+            drawn = random_search(model, space, cost.of, low, high, args.random, args.seed)
+            found |= {f"random-{i}": a for i, a in enumerate(drawn)}
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name, arch in found.items():
+            write(args.out / f"{name}.json", arch.to_json())
+            print(f"{args.out / name}.json: {cost.of(arch) / 1e9:.3f} GBitOps")
+    except (ValueError, OSError) as error:
+        print(f"nas.baselines: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

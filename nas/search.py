@@ -101,7 +101,7 @@ def check(args: argparse.Namespace, limits: dict[str, tuple[int, int]]) -> None:
     """Raises ValueError for what is out of bounds."""
     for name, (least, most) in limits.items():
         if not least <= getattr(args, name) <= most:
-            raise ValueError(f"--{name} is {least} to {most}")
+            raise ValueError(f"--{name.replace('_', '-')} is {least} to {most}")
 
 
 def options_of(args: argparse.Namespace) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from rate.cost import BITOPS
 
 LIMITS = {
     "epochs": (1, 100_000), "steps": (1, 1_000_000), "batch": (1, 4096), "crop": (16, 1024), "seeds": (1, 1000),
+    "first_seed": (0, 1 << 31),
     "jobs": (1, 256), "threads": (0, 512),
 }  # fmt: skip
 
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rate", type=float, default=1e-3, metavar="R", help="of learning, at the top [0.001]")
     p.add_argument("--floating", type=float, default=0.15, metavar="F", help="share in floating point first [0.15]")
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="[1]")
+    p.add_argument("--first-seed", type=int, default=0, metavar="N", help="[0]")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time [1]")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="of each [torch's own, shared by jobs]")
     p.add_argument("--ray", metavar="ADDRESS", help="of a cluster whose machines share the folders; auto: this one's")
@@ -112,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check(args, LIMITS)
-        for line in trials(trial, [(args, seed) for seed in range(args.seeds)], args.jobs, args.ray):
+        for line in trials(trial, [(args, args.first_seed + i) for i in range(args.seeds)], args.jobs, args.ray):
             print(line, flush=True)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"nas.train: {error}", file=sys.stderr)

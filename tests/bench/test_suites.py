@@ -114,3 +114,48 @@ def test_accuracy_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     values = {r["name"]: r["value"] for r in json.loads(file.read_text())["rows"]}
     assert 1 < values["accuracy/char/w6a6g6-shift-l1/test"] < 7 and values["accuracy/char/fp32/deviation"] > 0
     assert len(list((tmp_path / "runs").glob("*/seed-*/checkpoint.pt"))) == 4
+
+
+def test_nas_step_suite(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    file = tmp_path / "step.json"
+    assert main(["nas-step", "--runs", "1", "--batch", "1", "--crop", "8", "--json", str(file)]) == 0
+    rows = {r["name"]: r["value"] for r in json.loads(file.read_text())["rows"]}
+    assert all(rows[f"nas-step/{n}/noise-vs-direct"] > 0 for n in (1, 2, 4))
+
+
+def test_nas_sr_suite(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything once, on hardly anything; and again, when all is there."""
+    pytest.importorskip("torch")
+    data = tmp_path / "data"
+    for name in ("photos", "sr/Set5", "sr/Set14"):
+        (data / name).mkdir(parents=True)
+    source = Image.open(next(p for p in sorted(folder.iterdir()) if p.suffix == ".png")).convert("RGB")
+    for i in range(9):
+        source.resize((80 + i, 72)).save(data / "photos" / f"{i}.png")
+    for name in ("Set5", "Set14"):
+        source.resize((60, 48)).save(data / "sr" / name / "a.png")
+    file = tmp_path / "sr.json"
+    line = [
+        "nas-sr",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "runs"),
+        "--scale",
+        "2",
+        "--width",
+        "6",
+        "--cells",
+        "1",
+    ]
+    line += ["--bicubic", "--target-bitops", "60M", "--seeds", "1", "--search-epochs", "2", "--train-epochs", "1"]
+    line += ["--steps", "2", "--batch", "1", "--crop", "16", "--random", "1", "--json", str(file)]
+    assert main(line) == 0
+    rows = {r["name"]: r["value"] for r in json.loads(file.read_text())["rows"]}
+    for name in ("searched", "searched-directly", "uniform-4", "uniform-8", "hand", "hand-ends", "random"):
+        assert rows[f"nas-sr/{name}/gbitops"] > 0 and rows[f"nas-sr/{name}/Set14"] > 15
+    first = file.read_text()
+    assert main(line) == 0 and json.loads(file.read_text())["rows"] == json.loads(first)["rows"]
+    line[line.index("60M")] = "1"
+    assert main(line) == 1 and "random architectures hold" in capsys.readouterr().err

@@ -14,8 +14,8 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from nas import baselines, search, train  # noqa: E402
 from nas import eval as judging  # noqa: E402
-from nas import search, train  # noqa: E402
 from nas.runs import CHECKPOINT, number  # noqa: E402
 from nas.space import Architecture  # noqa: E402
 
@@ -67,11 +67,22 @@ def test_search_train_eval(photos: Path, tmp_path: Path, capsys: pytest.CaptureF
     )
     capsys.readouterr()
     both = [str(net / "seed-0"), str(net / "seed-1"), "--pictures", str(photos), "--json", str(tmp_path / "s.json")]
-    assert judging.main(both) == 0
+    assert judging.main([*both, "--plot", str(tmp_path / "front.png")]) == 0
+    assert Image.open(tmp_path / "front.png").size[0] > 100
     said = capsys.readouterr().out
     assert "over 9 pictures" in said and "+-" in said
     scores = json.loads((tmp_path / "s.json").read_text())
     assert all(15 < s["mean"] < 60 and len(s["pictures"]) == 9 for s in scores.values())
+
+
+def test_baselines_are_architectures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--space", "sr-basic", *TINY[:7], "--out", str(tmp_path / "b")]
+    assert baselines.main([*options, "--bitops", "60M", "--random", "2"]) == 0
+    names = {p.stem: Architecture.load(p) for p in (tmp_path / "b").glob("*.json")}
+    assert set(names) == {"uniform-4", "uniform-8", "hand", "hand-ends", "random-0", "random-1"}
+    assert capsys.readouterr().out.count("GBitOps") == 6
+    assert baselines.main([*options, "--bitops", "1"]) == 2
+    assert "random architectures hold 0" in capsys.readouterr().err
 
 
 def test_trials_in_processes_are_those_in_one(photos: Path, tmp_path: Path) -> None:
