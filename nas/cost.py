@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.layers import ADQ, QConv2d
 from nas.quantizers import HWGQ, LSQ
-from nas.space import Architecture, MixedOp, Op
+from nas.space import Architecture, MixedOp
 from rate.cost import Layer, Measure
 
 Size = tuple[int, int]
@@ -53,6 +53,7 @@ class CostModel:
     def __init__(self, measure: Measure, model: nn.Module, shape: tuple[int, ...]):
         self.measure, self.model = measure, model
         self.sizes: dict[nn.Module, tuple[Size, Size]] = {}
+        self.tables: dict[MixedOp, Tensor] = {}
         counted = []
         for name, m in model.named_modules():
             own = any(True for _ in m.parameters(recurse=False))
@@ -96,8 +97,13 @@ class CostModel:
                 found += [layer] if layer else []
         return found
 
-    def _cost(self, op: Op, which: int) -> Any:
-        return self.measure.combine(self.measure.of(layer) for layer in self.layers(op, which))
+    def _costs(self, m: MixedOp) -> Tensor:
+        """Of each option of a position, in the order of its logits."""
+        if m not in self.tables or self.measure.learned:
+            every = [self.layers(op, b) for op in m.ops for b in range(len(m.bits))]
+            costs = [self.measure.combine(map(self.measure.of, layers)) for layers in every]
+            self.tables[m] = torch.stack([torch.as_tensor(c, dtype=torch.float64).to(m.logits.device) for c in costs])
+        return self.tables[m]
 
     def _mixed(self) -> list[MixedOp]:
         return [m for m in self.model.modules() if isinstance(m, MixedOp)]
@@ -112,9 +118,7 @@ class CostModel:
         """Over the choices, with gradients to the logits; of a network that is decided, its cost."""
         parts = [self.fixed()]
         for m in self._mixed():
-            costs = [self._cost(op, b) for op in m.ops for b in range(len(m.bits))]
-            p = m.probs().flatten()
-            parts.append(sum(p[i] * c for i, c in enumerate(costs)))
+            parts.append((m.probs().flatten() * self._costs(m)).sum())
         return self.measure.combine(parts)
 
     def decided(self) -> float:
@@ -134,10 +138,10 @@ class CostModel:
         parts = [self.fixed()]
         for m in self._mixed():
             op, b = which(m)
-            parts.append(self._cost(m.ops[op], b))
-        return float(self.measure.combine(parts))
+            parts.append(self._costs(m)[op * len(m.bits) + b])
+        return float(torch.as_tensor(self.measure.combine(parts)).detach())
 
     def share(self, m: MixedOp) -> float:
         """Of the decided cost, what one position takes."""
         op, b = m.decision()
-        return float(self._cost(m.ops[op], b)) / max(self.decided(), 1e-12)
+        return self._costs(m)[op * len(m.bits) + b].item() / max(self.decided(), 1e-12)

@@ -42,7 +42,8 @@ class LSQ(nn.Module):
         super().__init__()
         self.bits, self.signed = bits, signed
         self.raw = nn.Parameter(torch.zeros(channels, 1, 1, 1) if channels else torch.zeros(()))
-        self.register_buffer("started", torch.tensor(False))  # a buffer: saved with the step
+        self.register_buffer("started", torch.tensor(False))  # saved with the step
+        self.ready = False  # the same at hand: a GPU need not be asked
 
     def step(self) -> Tensor:
         """Positive."""
@@ -54,12 +55,15 @@ class LSQ(nn.Module):
         size = x.abs().flatten(1).mean(1).view(self.raw.shape) if self.raw.dim() else x.abs().mean()
         self.raw.copy_((2 * size / math.sqrt(levels(self.bits, self.signed)[1])).clamp(min=1e-6))
         self.started.fill_(True)
+        self.ready = True
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bits >= FLOAT_BITS:
             return x
-        if not self.started:
-            self.start(x)
+        if not self.ready:
+            self.ready = bool(self.started)
+            if not self.ready:
+                self.start(x)
         low, high = levels(self.bits, self.signed)
         scale = (high * x.numel() / self.raw.numel()) ** -0.5
         step = self.step()

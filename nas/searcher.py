@@ -156,7 +156,10 @@ class Searcher:
             others = iter(logit_batches(self.epoch)) if searching and plan.bilevel else None
             for i, batch in enumerate(weight_batches(self.epoch)):
                 if others is not None:
-                    self.logit_step(next(others))
+                    other = next(others, None)
+                    if other is None:
+                        raise ValueError(f"epoch {self.epoch} has fewer batches for the choices than for the weights")
+                    self.logit_step(other)
                 done = (self.epoch * self.steps + i) / total
                 losses.append(self.weight_step(batch, plan.rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))))
             cost = self.cost.decided()

@@ -45,11 +45,13 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Measure:
-    """A cost of each layer, and how those of several layers make one: by their sum, or the largest."""
+    """A cost of each layer, and how those of several layers make one: by their sum, or the largest. learned: it depends
+    on the weights, not only on what the layer is."""
 
     name: str
     of: Callable[[Layer], Any]
     largest: bool = False
+    learned: bool = False
 
     def combine(self, costs: Iterable[Any]) -> Any:
         """The cost of all of them; 0 of none."""
@@ -74,7 +76,7 @@ MACS = Measure("macs", lambda layer: layer.macs)
 BITOPS = Measure("bitops", lambda layer: layer.macs * layer.w_bits * layer.a_bits)
 PARAMS = Measure("params", lambda layer: layer.params)
 PARAM_BITS = Measure("param-bits", lambda layer: layer.params * layer.w_bits)
-ENTROPY_BITS = Measure("entropy-bits", entropy_estimate)
+ENTROPY_BITS = Measure("entropy-bits", entropy_estimate, learned=True)
 ACT_MEMORY = Measure(
     "activation-bits",
     lambda layer: layer.a_bits * (layer.inputs * math.prod(layer.size_in) + layer.outputs * math.prod(layer.size_out)),
