@@ -6,7 +6,7 @@ is left out in silence; `rule` adds one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -45,12 +45,13 @@ def _size(t: Tensor) -> Size:
 
 
 class CostModel:
-    """measure: what is counted; model: searched or decided; shape: of its input, (1, channels, height, width).
+    """measure: what is counted; model: searched or decided; inputs: one of them, or the shape of its only one, (1,
+    channels, height, width).
 
     Raises TypeError for a layer that has parameters and no rule.
     """
 
-    def __init__(self, measure: Measure, model: nn.Module, shape: tuple[int, ...]):
+    def __init__(self, measure: Measure, model: nn.Module, inputs: tuple[Any, ...]):
         self.measure, self.model = measure, model
         self.sizes: dict[nn.Module, tuple[Size, Size]] = {}
         self.tables: dict[MixedOp, Tensor] = {}
@@ -73,7 +74,7 @@ class CostModel:
             for state, _ in modes.values():
                 state.mode = "float"
             with torch.no_grad():
-                model(torch.rand(shape, device=device))
+                model(*(inputs if isinstance(inputs[0], Tensor) else (torch.rand(inputs, device=device),)))
         finally:
             for h in hooks:
                 h.remove()
@@ -88,12 +89,15 @@ class CostModel:
             self.sizes[m] = (_size(inputs[0]), _size(output))
 
     def layers(self, m: nn.Module, which: int = 0) -> list[Layer]:
-        """Of a module that ran, and of all in it, at one of the bit-widths."""
+        """Of all that ran in a module, at one of the bit-widths."""
+        return self._layers(m.modules(), which)
+
+    def _layers(self, parts: Iterable[nn.Module], which: int = 0) -> list[Layer]:
         found = []
-        for part in m.modules():
-            if part in self.sizes:
-                sizes = self.sizes[part]
-                layer = part.layer(*sizes, which) if isinstance(part, QConv2d) else RULES[type(part)](part, *sizes)
+        for m in parts:
+            if m in self.sizes:
+                sizes = self.sizes[m]
+                layer = m.layer(*sizes, which) if isinstance(m, QConv2d) else RULES[type(m)](m, *sizes)
                 found += [layer] if layer else []
         return found
 
@@ -111,8 +115,8 @@ class CostModel:
     def fixed(self) -> Any:
         """Of what is not searched."""
         searched = {part for m in self._mixed() for part in m.modules()}
-        rest = [m for m in self.sizes if m not in searched]
-        return self.measure.combine(self.measure.of(layer) for m in rest for layer in self.layers(m))
+        rest = self._layers(m for m in self.sizes if m not in searched)
+        return self.measure.combine(map(self.measure.of, rest))
 
     def expected(self) -> Any:
         """Over the choices, with gradients to the logits; of a network that is decided, its cost."""

@@ -40,11 +40,13 @@ class Deployed(nn.Module):
         self.geometry = (layer.stride, layer.padding, 1, layer.groups)
         self.register_buffer("codes", torch.from_numpy(frozen.levels))
         self.register_buffer("factor", torch.from_numpy(frozen.steps)[:, None, None] * frozen.input_step)
+        self.offset = None if layer.bias is None else nn.Parameter(layer.bias.detach()[:, None, None].clone())
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x) if self.rectified else x
         codes = Quantize.apply(x / self.step, 0, *self.limits, self.bits)
-        return F.conv2d(codes, Dequantize.apply(self.codes, 0, self.bits), None, *self.geometry) * self.factor
+        y = F.conv2d(codes, Dequantize.apply(self.codes, 0, self.bits), None, *self.geometry) * self.factor
+        return y if self.offset is None else y + self.offset
 
 
 def deployed(model: nn.Module) -> nn.Module:

@@ -35,7 +35,7 @@ class State:
 
 
 class QConv2d(nn.Module):
-    """quantized activation (rectified unless signed) * quantized weight, "same" padding or none, no bias.
+    """quantized activation (rectified unless signed) * quantized weight, "same" padding or none.
 
     bits: those it can run at. forward(x, shares): shares of the bit-widths, or None for the first one alone. In "fake"
     mode a mixture is the shares' mean of the roundings, of weight and of activation ("direct" search); in "noise" mode
@@ -46,6 +46,7 @@ class QConv2d(nn.Module):
     def __init__(
         self, inputs: int, outputs: int, kernel: tuple[int, int], groups: int, bits: tuple[int, ...], state: State,
         signed: bool = False, quantizer: str = "lsq", stride: int = 1, padded: bool = True,
+        bias: bool = False,
     ):  # fmt: skip
         super().__init__()
         if inputs % groups or outputs % groups:
@@ -57,6 +58,7 @@ class QConv2d(nn.Module):
         self.bits, self.signed, self.state = tuple(bits), signed, state
         self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, *kernel))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.of_weight = nn.ModuleList(LSQ(b, True, outputs) for b in bits)
         self.of_input = nn.ModuleList(HWGQ(b) if quantizer == "hwgq" and not signed else LSQ(b, signed) for b in bits)
 
@@ -78,7 +80,7 @@ class QConv2d(nn.Module):
                 chosen = [i for i in range(len(self.bits)) if float(shares[i]) > 0] if not self.training else None
                 r = self._mixed(r, self.of_input, shares, chosen)
                 w = self._mixed(w, self.of_weight, shares, chosen)
-        return F.conv2d(r, w, None, self.stride, self.padding, 1, self.groups)
+        return F.conv2d(r, w, self.bias, self.stride, self.padding, 1, self.groups)
 
     @staticmethod
     def _mixed(t: Tensor, quantizers: nn.ModuleList, shares: Tensor, chosen: list[int] | None) -> Tensor:

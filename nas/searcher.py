@@ -20,8 +20,14 @@ from nas.cost import CostModel
 from nas.layers import Noise
 from nas.space import Architecture, MixedOp, SearchSpace, decided, positions
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Any, Any]  # what the model takes, one tensor or a tuple of them; and what the loss holds against it
 Batches = Callable[[int], Iterable[Batch]]  # of an epoch, the same ones whenever it is asked for
+
+
+def run(model: nn.Module, x: Any) -> Tensor:
+    """The model on one input or several."""
+    y: Tensor = model(*x) if isinstance(x, tuple) else model(x)
+    return y
 
 
 def entropy_share(epoch: int, epochs: int, warmup: int) -> float:
@@ -121,7 +127,7 @@ class Searcher:
 
     def weight_step(self, batch: Batch, rate: float) -> float:
         """The loss before the step; raises FloatingPointError where it is not finite."""
-        loss = self.loss(self.model(batch[0]), batch[1])
+        loss = self.loss(run(self.model, batch[0]), batch[1])
         joint = not self.plan.bilevel and self.epoch >= self.plan.warmup
         total = loss + self._pressure() if joint else loss
         wanted = self.weights + (self.logits if joint else [])
@@ -135,7 +141,7 @@ class Searcher:
 
     def logit_step(self, batch: Batch) -> None:
         """One step of the logits alone."""
-        self._take(self.loss(self.model(batch[0]), batch[1]) + self._pressure(), self.logits)
+        self._take(self.loss(run(self.model, batch[0]), batch[1]) + self._pressure(), self.logits)
         self.of_logits.step()
 
     def _take(self, loss: Tensor, wanted: list[nn.Parameter]) -> None:

@@ -12,7 +12,7 @@ the answers hold every candidate; with an architecture in use they are the chose
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +108,7 @@ class Architecture:
 
 
 class Op(nn.Module):
-    """An operation: convolutions in series, each with its own quantizers."""
+    """An operation by name: convolutions in series, each with its own quantizers."""
 
     def __init__(self, op: str, inputs: int, outputs: int, bits: tuple[int, ...], **options: Any):
         super().__init__()
@@ -134,10 +134,11 @@ class MixedOp(nn.Module):
     training it is the operation and bit-width decided for.
     """
 
-    def __init__(self, name: str, ops: list[Op], bits: tuple[int, ...], logits: nn.Parameter, costs: list[int]):
+    def __init__(self, name: str, ops: list[nn.Module], bits: tuple[int, ...], logits: nn.Parameter):
         super().__init__()
         self.position, self.ops, self.bits, self.logits = name, nn.ModuleList(ops), bits, logits
-        self.costs = costs  # of each option, for ties
+        weights = [sum(m.weight.numel() for m in op.modules() if isinstance(m, QConv2d)) for op in ops]
+        self.costs = [n * b * b for n in weights for b in bits]  # of each option, for ties
 
     def probs(self) -> Tensor:
         """(operations, bit-widths), summing to 1."""
@@ -156,14 +157,15 @@ class MixedOp(nn.Module):
     def choice(self) -> Choice:
         """The decision by name."""
         op, b = self.decision()
-        return Choice(self.ops[op].name, self.bits[b], self.bits[b])
+        return Choice(str(self.ops[op].name), self.bits[b], self.bits[b])
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             op, b = self.decision()
             return self.ops[op](x, torch.eye(len(self.bits), device=x.device)[b])
         mass, shares = self.probs().sum(1), self.logits.view(len(self.ops), len(self.bits)).softmax(1)
-        seen = self.ops[0].convs[0].heard(x)
+        first = self.ops[0]
+        seen = first.convs[0].heard(x) if all(isinstance(op, Op) for op in self.ops) else x
         total: Tensor | None = None
         for op, m, row in zip(self.ops, mass, shares, strict=True):
             y = m * op(seen, row)
@@ -175,13 +177,17 @@ class MixedOp(nn.Module):
 @dataclass
 class SearchSpace:
     """bits: candidates, of weights and activations alike. ops: candidates where a position names none. quantizer: "lsq"
-    or "hwgq". name and options go into architectures, so that a builder known by name can be called again."""
+    or "hwgq". name and options go into architectures, so that a builder known by name can be called again. own: more
+    operations, by name: own[name](inputs, outputs, bits, state=, quantizer=) makes a module whose layers are QConv2d of
+    these bits and whose forward takes (x, shares), shares None where it has one bit-width.
+    """
 
     bits: tuple[int, ...] = (4, 8)
     ops: tuple[str, ...] = ("conv3", "conv5")
     quantizer: str = "lsq"
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.state = State()
@@ -224,22 +230,28 @@ class SearchSpace:
                 raise ValueError(
                     f"{key}: weights of {w_bits} and activations of {a_bits} bits; they are the same so far"
                 )
-            return Op(op, inputs, outputs, (w_bits,), **options)
-        made = [Op(op, inputs, outputs, bits, **options) for op in ops]
+            return self._made(op, inputs, outputs, (w_bits,), options)
+        made = [self._made(op, inputs, outputs, bits, options) for op in ops]
         size = len(made) * len(bits)
         logits = self._logits.setdefault(key, nn.Parameter(torch.zeros(size)))
         if len(logits) != size:
             raise ValueError(f"{key}: tied positions have different options")
-        work = [sum(a * b * k[0] * k[1] // g for a, b, k, g in convolutions(op, inputs, outputs)) for op in ops]
-        return MixedOp(key, made, bits, logits, [w * b * b for w in work for b in bits])
+        return MixedOp(key, made, bits, logits)
+
+    def _made(self, op: str, inputs: int, outputs: int, bits: tuple[int, ...], options: dict[str, Any]) -> nn.Module:
+        if op not in self.own:
+            return Op(op, inputs, outputs, bits, **options)
+        made = self.own[op](inputs, outputs, bits, state=self.state, quantizer=self.quantizer)
+        made.name = op
+        return made
 
     def fixed(
         self, inputs: int, outputs: int, kernel: int, bits: int = 8, signed: bool = False, stride: int = 1,
-        padded: bool = True,
+        padded: bool = True, bias: bool = False,
     ) -> QConv2d:  # fmt: skip
         """A quantized layer that is not searched."""
         size = (kernel, kernel)
-        return QConv2d(inputs, outputs, size, 1, (bits,), self.state, signed, self.quantizer, stride, padded)
+        return QConv2d(inputs, outputs, size, 1, (bits,), self.state, signed, self.quantizer, stride, padded, bias)
 
 
 def positions(model: nn.Module) -> dict[str, MixedOp]:

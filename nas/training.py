@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.layers import QConv2d
-from nas.searcher import Batch
+from nas.searcher import Batch, run
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Training:
                 done = (self.epoch * plan.steps + i) / total
                 set_mode(self.model, "float" if done < plan.floating else "fake")
                 self.optimizer.param_groups[0]["lr"] = plan.rate * 0.5 * (1 + math.cos(math.pi * done))
-                loss = self.loss(self.model(x), y)
+                loss = self.loss(run(self.model, x), y)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss is {loss.item()} in epoch {self.epoch}: lower the rate")
                 self.optimizer.zero_grad()
