@@ -1,8 +1,8 @@
 """The synthesis transform of our codec as a space: every block of g_s has a choice of block and bit-width.
 
-(y_hat, Psi, QP weights), channels last as codec.models has them, to a picture (batch, height, width, 3) in -1..1: the
-function of codec.network.g_s, whose trained weights `load` puts into every candidate that can take them. Prediction of
-the latent residual, upsampling and head have 8 bits and are not searched. (Our choice throughout.)
+(y_hat in steps, Psi, QPs) to a picture in -1..1: codec.network.g_s, whose trained weights `load` puts into every
+candidate that can take them. Prediction of the latent residual, upsampling and head have 8 bits and are not searched.
+(Our choice throughout.)
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.config import Config
-from codec.models.mlicv2 import MLICv2
+from codec.bundle import Bundle
+from codec.config import QPS, Config
 from nas.cost import rule
 from nas.layers import QConv2d, State
 from nas.space import MixedOp, SearchSpace
@@ -75,13 +75,12 @@ class Synthesis(nn.Module):
         self.up = fixed(c, 4 * n)
         self.eighth = nn.ModuleList(space.choice(f"eighth{i}", n, n) for i in range(cfg.synthesis[1] - 1))
         self.last, self.head = space.choice("last", n, n), fixed(n, 192)
-        anchors = (9, c)
-        self.reconstruct, self.gain = nn.Parameter(torch.zeros(anchors)), nn.Parameter(torch.zeros(9, n))
+        self.reconstruct, self.gain = nn.Parameter(torch.ones(QPS, c)), nn.Parameter(torch.ones(QPS, n))
         self.register_buffer("deviation", torch.ones(c))
 
     def forward(self, y_hat: Tensor, psi: Tensor, qp: Tensor) -> Tensor:
-        y_hat, psi = y_hat.permute(0, 3, 1, 2), psi.permute(0, 3, 1, 2)
-        steps = (qp @ self.reconstruct).exp()[:, :, None, None]
+        """(batch, latents, h, w), (batch, features, h, w), int64 (batch,) -> (batch, 3, 16 h, 16 w)."""
+        steps = self.reconstruct[qp][:, :, None, None]
         standard = y_hat * steps / self.deviation[:, None, None]
         r = self.lrp[0](torch.cat((psi, standard), 1))
         x = (y_hat + 0.5 * torch.tanh(self.lrp[1](_gated(r, r)))) * steps
@@ -90,8 +89,8 @@ class Synthesis(nn.Module):
         x = _shuffle(self.up(x), 2)
         for block in self.eighth:
             x = block(x)
-        x = self.last(x * (qp @ self.gain).exp()[:, :, None, None])
-        return _shuffle(self.head(x), 8).permute(0, 2, 3, 1)
+        x = self.last(x * self.gain[qp][:, :, None, None])
+        return _shuffle(self.head(x), 8)
 
 
 rule(Synthesis, lambda *_: None)  # gains: elementwise, as norms are
@@ -103,10 +102,10 @@ def synthesis_space(bits: tuple[int, ...] = (4, 8), ops: tuple[str, ...] = tuple
 
 
 @torch.no_grad()
-def load(model: Synthesis, trained: MLICv2) -> None:
-    """Trained weights of g_s into every candidate: a smaller kernel takes the middle of the taps, a slim MLP the units
-    whose way out is largest."""
-    a = trained.arrays
+def load(model: Synthesis, bundle: Bundle) -> None:
+    """The bundle's g_s into every candidate: a smaller kernel takes the middle of the taps, a slim MLP the units whose
+    way out is largest."""
+    a = {n: torch.from_numpy(v).float() for n, v in bundle.part("float").items() if n.startswith(("g_s/", "y/"))}
 
     def put(conv: QConv2d, name: str, rows: Tensor | None = None, columns: Tensor | None = None) -> None:
         w, b = a[f"{name}/weight"], a[f"{name}/bias"]

@@ -1,0 +1,255 @@
+"""Search a cheaper synthesis for the codec's files, train it, and see what it costs in PSNR.
+
+    python -m nas.synthesis search --data PHOTOS --out RUN --penalty 0.3
+    python -m nas.synthesis train RUN/arch.json --data PHOTOS --out NET
+    python -m nas.synthesis eval NET --pictures KODAK
+
+Everything but g_s stays: files, their sizes and their latents are those of the bundle. Latents come from the codec
+itself, so a network sees what a decoder sees. The loss is the squared error over that of the bundle's own synthesis on
+the same latents: 1 is its quality, 1.012 is 0.05 dB below. Costs are for one pixel of the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from codec import picture
+from codec.bundle import Bundle, find
+from codec.coding import code_latents
+from codec.config import QPS
+from codec.errors import CodecError
+from codec.modes import UNIT, Encode
+from codec.pipeline import padded
+from codec.runtime.native import NativeRuntime
+from codec.runtime.walk import PSI
+from codec.training.data import Photos, load_pictures
+from nas.baselines import uniform
+from nas.cost import CostModel
+from nas.runs import Folder, write
+from nas.searcher import Batch, Penalty, Plan, Searcher
+from nas.space import Architecture, SearchSpace
+from nas.spaces.synthesis import Synthesis, load, synthesis_space
+from nas.training import Plan as TrainingPlan
+from nas.training import Training
+from rate import psnr
+from rate.cost import BITOPS
+
+SIDE = 128  # of crops
+
+
+class Teacher:
+    """The codec: pictures to what its decoder sees, and how far its own synthesis is from the picture."""
+
+    def __init__(self, bundle: Bundle):
+        self.bundle, self.runtime = bundle, NativeRuntime(bundle)
+
+    def latents(self, rgb: NDArray[np.uint8], qp: int) -> tuple[Tensor, Tensor, NDArray[np.float32]]:
+        """y_hat in steps, Psi, and the codec's picture (1, 3, height, width) in -1..1, of the padded picture."""
+        y, z = self.runtime.analyse(padded(rgb), qp)
+        mode = Encode(y, z, self.bundle.config.slices, int(self.bundle.arrays["integer/skip"][0]))
+        y_hat, psi = code_latents(self.runtime, mode, qp)
+        own = self.runtime.synthesise(y_hat, psi, qp)
+        return torch.from_numpy(y_hat / np.float32(UNIT)), torch.from_numpy(psi / np.float32(PSI)), own
+
+    def example(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Zeros of a picture of 64x64."""
+        c = self.bundle.config
+        return torch.zeros(1, c.latents, 4, 4), torch.zeros(1, c.features, 4, 4), torch.zeros(1, dtype=torch.int64)
+
+    def cost(self, model: torch.nn.Module) -> CostModel:
+        """Bit operations of a picture of 64x64."""
+        return CostModel(BITOPS, model, self.example())
+
+
+class Lessons:
+    """Batches of crops at QPs from all over: ((y_hat, Psi, QPs), (picture, the codec's squared error))."""
+
+    def __init__(
+        self, teacher: Teacher, pictures: list[NDArray[np.uint8]], batch: int, steps: int, seed: int, part: int = 0,
+        parts: int = 1,
+    ):  # fmt: skip
+        self.teacher, self.batch, self.steps, self.seed = teacher, batch, steps, [seed, part]
+        self.photos = Photos(pictures[part::parts], SIDE)
+
+    def __call__(self, epoch: int) -> Iterable[Batch]:
+        """The same for the same epoch."""
+        rng = np.random.default_rng([*self.seed, epoch])
+        for _ in range(self.steps):
+            x = self.photos.crops(self.batch, SIDE, rng)
+            qps = ((np.arange(self.batch) + rng.random(self.batch)) * (QPS / self.batch)).astype(int)
+            found = [self.teacher.latents(c.numpy(), int(q)) for c, q in zip(x, qps, strict=True)]
+            y_hat, psi = (torch.cat([f[i] for f in found]) for i in (0, 1))
+            target = x.permute(0, 3, 1, 2).float() / 127.5 - 1
+            own = torch.from_numpy(np.concatenate([f[2] for f in found]))
+            yield (y_hat, psi, torch.from_numpy(qps)), (target, (own - target).square().mean((1, 2, 3)))
+
+
+def relative_error(x: Tensor, given: tuple[Tensor, Tensor]) -> Tensor:
+    """Squared error over the codec's own, the mean of the crops."""
+    target, own = given
+    return ((x - target).square().mean((1, 2, 3)) / own.clamp(min=1e-6)).mean()
+
+
+def made(teacher: Teacher, space: SearchSpace, architecture: Architecture | None) -> Synthesis:
+    """A network with the bundle's weights in it."""
+    with space.using(architecture):
+        model = Synthesis(space, teacher.bundle.config)
+    load(model, teacher.bundle)
+    return model
+
+
+def search(args: argparse.Namespace) -> None:
+    """Leaves arch.json."""
+    teacher, space = Teacher(find(args.model)), synthesis_space(tuple(int(b) for b in args.bits.split(",")))
+    torch.manual_seed(args.seed)
+    model = made(teacher, space, None)
+    cost = teacher.cost(model)
+    plan = Plan(args.epochs, args.warmup, args.rate, args.logit_rate, args.search)
+    searcher = Searcher(
+        model, space, cost, Penalty(args.penalty), plan, args.steps, seed=args.seed, loss=relative_error
+    )
+    config = {"plan": vars(plan), "penalty": args.penalty, "bits": space.bits, "steps": args.steps, "batch": args.batch,
+              "seed": args.seed, "synthesis": teacher.bundle.synthesis_id.hex()}  # fmt: skip
+    folder = Folder(args.out, config)
+    folder.load(searcher)
+    pictures, _ = load_pictures(args.data, SIDE)
+    halves = [Lessons(teacher, pictures, args.batch, args.steps, args.seed, i, 2) for i in range(2)]
+    with tqdm(total=plan.epochs, initial=searcher.epoch, unit="epoch", disable=not sys.stderr.isatty()) as bar:
+
+        def on_epoch(s: Searcher) -> None:
+            folder.save(s)
+            folder.log(s.history)
+            bar.set_postfix_str(f"error {s.history[-1]['loss']:.3f}, {s.history[-1]['cost'] / 4096e3:.0f} k a pixel")
+            bar.update()
+
+        found = searcher.fit(halves[0], halves[1], on_epoch)
+    write(folder.path / "arch.json", found.to_json())
+    whole = cost.of(uniform(model, space, "mixing5", max(space.bits)))
+    print(f"{folder.path / 'arch.json'}: {cost.of(found) / 4096e3:.0f} k bit operations a pixel, "
+          f"{100 * cost.of(found) / whole:.0f} % of the shipped blocks at {max(space.bits)} bits")  # fmt: skip
+    for r in searcher.report():
+        op, bits, _ = r["choice"]
+        print(f"  {r['position']:12} {op:8} {bits:2} bit  p {r['p']:.2f}{'' if r['decided'] else '  undecided'}")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Leaves network.pt."""
+    teacher, arch = Teacher(find(args.model)), Architecture.load(args.architecture)
+    model = made(teacher, synthesis_space(), arch)
+    run = Training(model, TrainingPlan(args.epochs, args.steps, args.rate, 0.0), relative_error)
+    config = {"architecture": json.loads(arch.to_json()), "plan": vars(run.plan), "batch": args.batch,
+              "seed": args.seed, "synthesis": teacher.bundle.synthesis_id.hex()}  # fmt: skip
+    folder = Folder(args.out, config)
+    folder.load(run)
+    pictures, _ = load_pictures(args.data, SIDE)
+    with tqdm(total=run.plan.epochs, initial=run.epoch, unit="epoch", disable=not sys.stderr.isatty()) as bar:
+
+        def on_epoch(r: Training) -> None:
+            folder.save(r)
+            folder.log(r.history)
+            bar.set_postfix_str(f"error {r.history[-1]['loss']:.3f}")
+            bar.update()
+
+        run.fit(Lessons(teacher, pictures, args.batch, args.steps, args.seed), on_epoch)
+    write(folder.path / "arch.json", arch.to_json())
+    temporary = folder.path / "network.pt.tmp"
+    torch.save(model.state_dict(), temporary)
+    temporary.replace(folder.path / "network.pt")
+    print(f"{folder.path}: error {run.history[-1]['loss']:.3f} of the codec's, "
+          f"{teacher.cost(model).decided() / 4096e3:.0f} k bit operations a pixel")  # fmt: skip
+
+
+@torch.no_grad()
+def evaluate(args: argparse.Namespace) -> None:
+    """Prints PSNR beside that of the codec's own synthesis."""
+    teacher, arch = Teacher(find(args.model)), Architecture.load(args.network / "arch.json")
+    model = made(teacher, synthesis_space(), arch).eval()
+    model.load_state_dict(torch.load(args.network / "network.pt", weights_only=True))
+    paths = sorted(p for p in args.pictures.iterdir() if p.suffix.lower() in (".png", ".bmp", ".tif"))
+    if not paths:
+        raise ValueError(f"{args.pictures} has no pictures (png, bmp, tif)")
+    found: dict[str, Any] = {"kbitops": teacher.cost(model).decided() / 4096e3, "qps": {}}
+    for qp in args.qps:
+        pairs = [_pair(teacher, model, path, qp) for path in paths]
+        own, ours = (statistics.mean(p[i] for p in pairs) for i in (0, 1))
+        found["qps"][qp] = {"codec": own, "network": ours}
+        print(f"QP {qp}: {own:.2f} dB by the codec, {ours:.2f} by the network ({ours - own:+.2f})", flush=True)
+    if args.json:
+        write(args.json, json.dumps(found, indent=1) + "\n")
+
+
+def _pair(teacher: Teacher, model: Synthesis, path: Path, qp: int) -> tuple[float, float]:
+    rgb = picture.load(path).rgb
+    y_hat, psi, own = teacher.latents(rgb, qp)
+    scores = []
+    for x in (torch.from_numpy(own), model(y_hat, psi, torch.tensor([qp]))):
+        inside = x[0, :, : rgb.shape[0], : rgb.shape[1]].permute(1, 2, 0)
+        scores.append(psnr(rgb, (inside * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).numpy()))
+    return scores[0], scores[1]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m nas.synthesis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    does = p.add_subparsers(dest="do", required=True)
+    s, t, e = (does.add_parser(n) for n in ("search", "train", "eval"))
+    for q in (s, t):
+        q.add_argument("--data", type=Path, required=True, metavar="PHOTOS")
+        q.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+        q.add_argument("--epochs", type=int, default=10, metavar="N", help="[10]")
+        q.add_argument("--steps", type=int, default=50, metavar="N", help="of an epoch [50]")
+        q.add_argument("--batch", type=int, default=8, metavar="N", help="[8]")
+        q.add_argument("--rate", type=float, default=1e-4, metavar="R", help="of weights [0.0001]")
+        q.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
+    s.add_argument("--penalty", type=float, default=0.3, metavar="L", help="weight of the relative cost [0.3]")
+    s.add_argument("--bits", default="4,8", metavar="B,B", help="candidates [4,8]")
+    s.add_argument("--warmup", type=int, default=1, metavar="N", help="epochs of weights alone [1]")
+    s.add_argument("--logit-rate", type=float, default=2e-2, metavar="R", help="of choices [0.02]")
+    s.add_argument("--search", choices=("noise", "fake", "float"), default="noise", help="[noise]")
+    t.add_argument("architecture", type=Path, metavar="ARCH.json")
+    e.add_argument("network", type=Path, metavar="NET")
+    e.add_argument("--pictures", type=Path, required=True, metavar="FOLDER")
+    e.add_argument("--qps", type=int, nargs="+", default=[8, 28, 48], metavar="QP", help="[8 28 48]")
+    e.add_argument("--json", type=Path, metavar="FILE")
+    for q in (s, t, e):
+        q.add_argument("--model", metavar="BUNDLE", help="[the installed one]")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 2 for what was asked, 130 where it was stopped."""
+    args = parser().parse_args(argv)
+    try:
+        if args.do != "eval" and not all(n >= 1 for n in (args.epochs, args.steps, args.batch)):
+            raise ValueError("--epochs, --steps and --batch are at least 1")
+        if args.do == "eval" and not all(0 <= q < QPS for q in args.qps):
+            raise ValueError(f"QPs are 0 to {QPS - 1}")
+        if args.do == "search" and not math.isfinite(args.penalty):
+            raise ValueError("--penalty is a number")
+        {"search": search, "train": train, "eval": evaluate}[args.do](args)
+    except (CodecError, ValueError, OSError, FloatingPointError) as error:
+        print(f"nas.synthesis: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last whole epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
