@@ -200,6 +200,21 @@ def quant_train(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def nas_step(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `nas-step`."""
+    values = {r["name"].removeprefix("nas-step/"): r["value"] for r in result["rows"]}
+    lines = ["| bit-widths | noise, ms | direct, ms | noise of direct | noise of float |", "|---|---:|---:|---:|---:|"]
+    for count in dict.fromkeys(name.split("/")[0] for name in values):
+        cells = (values[f"{count}/{what}"] for what in ("noise", "direct", "noise-vs-direct", "noise-vs-float"))
+        lines.append("| {} | {:.0f} | {:.0f} | {:.2f} | {:.2f} |".format(count, *cells))
+    lines += [
+        "",
+        "One step of the weights and one of the choices of `sr-basic` x4, 8 crops of 32x32; one thread, medians of "
+        f"runs in turn. Direct rounds to every bit-width, float to none. Source: {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
 TABLES = {
     "rd-table": ("rd", table),
     "learning": ("learning", learning),

@@ -1,8 +1,8 @@
 """Watches a run's loss, and takes the run back when it leaves its course.
 
 A rate of learning that is too high for a network shows late: the loss rises for some hundred steps, then a picture's
-synthesis runs away and no later step repairs it. The run goes back to weights from before and goes on at half the rate.
-(Our choice.)
+synthesis runs away and no later step repairs it. The run goes back to weights from before and goes on, after another
+warm-up, at half the rate. (Our choice.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from codec.training.run import Run
-from codec.training.schedule import Step
+from codec.training.schedule import WARM_UP, Step
 
 EVERY = 200  # steps between copies
 SMOOTH = 0.95
@@ -25,13 +25,13 @@ class Guard:
 
     def __init__(self, run: Run):
         self.run, self.phase, self.copies = run, (0, False), list[list[Tensor]]()
-        self.loss, self.lowest, self.steps = 0.0, float("inf"), 0
+        self.loss, self.lowest, self.steps, self.since = 0.0, float("inf"), 0, WARM_UP
 
     def __call__(self, now: Step, loss: float) -> None:
         phase = (now.size, now.rounding)
         if phase != self.phase:  # what a loss means has changed
             self.phase, self.loss, self.lowest, self.steps = phase, loss, float("inf"), 0
-        self.steps += 1
+        self.steps, self.since = self.steps + 1, self.since + 1
         worst = FAR * self.lowest  # of what one step can say
         self.loss = SMOOTH * self.loss + (1 - SMOOTH) * (loss if loss < worst else min(worst, FAR * self.loss))
         if self.steps > 1 / (1 - SMOOTH):
@@ -40,6 +40,7 @@ class Guard:
             self.back()
         elif not self.copies or (self.steps % EVERY == 0 and self.loss < HEALTHY * self.lowest):
             self.copies = [*self.copies[-1:], [t.clone() for t in self._state()]]
+        self.run.ease = min(1.0, (self.since + 1) / WARM_UP)
 
     @torch.no_grad()
     def back(self) -> None:
@@ -48,7 +49,7 @@ class Guard:
             t.copy_(kept)
         self.copies = self.copies[:1]
         self.run.counts["halvings"] += 1
-        self.phase = (0, False)
+        self.phase, self.since = (0, False), 0
         print(
             f"{self.run.folder}: the loss rose to {self.loss:.3g} from {self.lowest:.3g}: back to earlier weights, on "
             f"at a rate of {self.run.peak:.3g}",

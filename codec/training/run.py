@@ -116,13 +116,14 @@ class Run(Checkpointed):
         ]
         self.gradients = Gradients(model, 1)
         self.captured: Captured | None = None
-        self.rate = LEARNING_RATE
+        self.rate, self.ease = LEARNING_RATE, 1.0
         self.counts["halvings"] = 0
 
     @property
     def peak(self) -> float:
-        """The highest rate of learning: half as much after each time that the run left its course."""
-        return self.rate * 0.5 ** self.counts["halvings"]
+        """The highest rate of learning: half as much after each time that the run left its course, and less than that
+        at first."""
+        return self.rate * self.ease * 0.5 ** self.counts["halvings"]
 
 
 def config_of(checkpoint: Path) -> Config:
