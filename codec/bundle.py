@@ -9,7 +9,8 @@ The arrays are named PART/NAME:
     graph/...     ONNX graphs of both, which name these arrays as external initializers
 
 The metadata hold the configuration and the format version. model id: SHA-256 of the integer part, its first 4 bytes go
-into files and must match. synthesis id: the same of the float arrays of g_s, 2 bytes, for information.
+into files and must match. synthesis id: the same of the float arrays of g_s, 2 bytes, for information. Where they have
+"synthesis": "graph", graph/synthesis is another network, which alone draws pictures, and the id is its own.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ class Bundle:
         self.name = self.config.name
         self.entropy_id = bytes.fromhex(self.metadata["model_id"])
         self.synthesis_id = bytes.fromhex(self.metadata["synthesis_id"])
+
+    @property
+    def synthesis_is_a_graph(self) -> bool:
+        """Whether another network than codec.network's draws the pictures."""
+        return self.metadata.get("synthesis") == "graph"
 
     @cached_property
     def arrays(self) -> dict[str, NDArray]:

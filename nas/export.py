@@ -42,7 +42,7 @@ class Deployed(nn.Module):
         self.register_buffer("factor", torch.from_numpy(frozen.steps)[:, None, None] * frozen.input_step)
         self.offset = None if layer.bias is None else nn.Parameter(layer.bias.detach()[:, None, None].clone())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shares: None = None) -> Tensor:
         x = F.relu(x) if self.rectified else x
         codes = Quantize.apply(x / self.step, 0, *self.limits, self.bits)
         y = F.conv2d(codes, Dequantize.apply(self.codes, 0, self.bits), None, *self.geometry) * self.factor

@@ -3,6 +3,7 @@
     python -m nas.synthesis search --data PHOTOS --out RUN --penalty 0.3
     python -m nas.synthesis train RUN/arch.json --data PHOTOS --out NET
     python -m nas.synthesis eval NET --pictures KODAK
+    python -m nas.synthesis export NET --out searched.safetensors     # a bundle: codec decode FILE --model it
 
 Everything but g_s stays: files, their sizes and their latents are those of the bundle. Latents come from the codec
 itself, so a network sees what a decoder sees. The loss is the squared error over that of the bundle's own synthesis on
@@ -23,11 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import save
 from torch import Tensor
 from tqdm import tqdm
 
 from codec import picture
-from codec.bundle import Bundle, find
+from codec.bundle import Bundle, find, identity
 from codec.coding import code_latents
 from codec.config import QPS
 from codec.errors import CodecError
@@ -38,12 +40,14 @@ from codec.runtime.walk import PSI
 from codec.training.data import Photos, load_pictures
 from nas.baselines import uniform
 from nas.cost import CostModel
+from nas.export import deployed
 from nas.runs import Folder, write
 from nas.searcher import Batch, Penalty, Plan, Searcher
 from nas.space import Architecture, SearchSpace
 from nas.spaces.synthesis import Synthesis, load, synthesis_space
 from nas.training import Plan as TrainingPlan
 from nas.training import Training
+from quant.export import export_onnx, qcdq
 from rate import psnr
 from rate.cost import BITOPS
 
@@ -175,9 +179,7 @@ def train(args: argparse.Namespace) -> None:
 @torch.no_grad()
 def evaluate(args: argparse.Namespace) -> None:
     """Prints PSNR beside that of the codec's own synthesis."""
-    teacher, arch = Teacher(find(args.model)), Architecture.load(args.network / "arch.json")
-    model = made(teacher, synthesis_space(), arch).eval()
-    model.load_state_dict(torch.load(args.network / "network.pt", weights_only=True))
+    teacher, model = _trained(args)
     paths = sorted(p for p in args.pictures.iterdir() if p.suffix.lower() in (".png", ".bmp", ".tif"))
     if not paths:
         raise ValueError(f"{args.pictures} has no pictures (png, bmp, tif)")
@@ -189,6 +191,43 @@ def evaluate(args: argparse.Namespace) -> None:
         print(f"QP {qp}: {own:.2f} dB by the codec, {ours:.2f} by the network ({ours - own:+.2f})", flush=True)
     if args.json:
         write(args.json, json.dumps(found, indent=1) + "\n")
+
+
+class Drawer(torch.nn.Module):
+    """A decoder's integers to a picture, as a bundle's graph has it."""
+
+    def __init__(self, model: Synthesis):
+        super().__init__()
+        self.model = deployed(model)
+
+    def forward(self, y_hat: Tensor, psi: Tensor, qp: Tensor) -> Tensor:
+        """y_hat and Psi in their units, qp a number."""
+        x: Tensor = self.model(y_hat / UNIT, psi / PSI, qp[None])
+        return x
+
+
+def export(args: argparse.Namespace) -> None:
+    """Leaves a bundle: all of the codec's, and this network to draw."""
+    teacher, model = _trained(args)
+    sizes = {n: {2: "h", 3: "w"} for n in ("y_hat", "psi")} | {"x": {2: "height", 3: "width"}}
+    y_hat, psi, qp = teacher.example()
+    graph = qcdq(export_onnx(Drawer(model), (y_hat, psi, qp[0]), ["y_hat", "psi", "qp"], ["x"], sizes))
+    data = np.frombuffer(graph.SerializeToString(), np.uint8)
+    metadata = dict(teacher.bundle.metadata) | {
+        "synthesis": "graph", "arrays/synthesis": "", "synthesis_id": identity({"graph": data}, 2).hex(),
+    }  # fmt: skip
+    temporary = args.out.with_name(args.out.name + ".tmp")
+    temporary.write_bytes(save({**teacher.bundle.arrays, "graph/synthesis": data}, metadata))
+    temporary.replace(args.out)
+    print(f"{args.out}: model {metadata['model_id']} as before, synthesis {metadata['synthesis_id']}, "
+          f"{len(data):,} bytes to draw")  # fmt: skip
+
+
+def _trained(args: argparse.Namespace) -> tuple[Teacher, Synthesis]:
+    teacher, arch = Teacher(find(args.model)), Architecture.load(args.network / "arch.json")
+    model = made(teacher, synthesis_space(), arch).eval()
+    model.load_state_dict(torch.load(args.network / "network.pt", weights_only=True))
+    return teacher, model
 
 
 def _pair(teacher: Teacher, model: Synthesis, path: Path, qp: int) -> tuple[float, float]:
@@ -207,7 +246,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m nas.synthesis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     does = p.add_subparsers(dest="do", required=True)
-    s, t, e = (does.add_parser(n) for n in ("search", "train", "eval"))
+    s, t, e, x = (does.add_parser(n) for n in ("search", "train", "eval", "export"))
     for q in (s, t):
         q.add_argument("--data", type=Path, required=True, metavar="PHOTOS")
         q.add_argument("--out", type=Path, required=True, metavar="FOLDER")
@@ -226,7 +265,9 @@ def parser() -> argparse.ArgumentParser:
     e.add_argument("--pictures", type=Path, required=True, metavar="FOLDER")
     e.add_argument("--qps", type=int, nargs="+", default=[8, 28, 48], metavar="QP", help="[8 28 48]")
     e.add_argument("--json", type=Path, metavar="FILE")
-    for q in (s, t, e):
+    x.add_argument("network", type=Path, metavar="NET")
+    x.add_argument("--out", type=Path, required=True, metavar="FILE", help="the bundle, NAME.safetensors")
+    for q in (s, t, e, x):
         q.add_argument("--model", metavar="BUNDLE", help="[the installed one]")
     return p
 
@@ -235,13 +276,13 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status: 2 for what was asked, 130 where it was stopped."""
     args = parser().parse_args(argv)
     try:
-        if args.do != "eval" and not all(n >= 1 for n in (args.epochs, args.steps, args.batch)):
+        if args.do in ("search", "train") and not all(n >= 1 for n in (args.epochs, args.steps, args.batch)):
             raise ValueError("--epochs, --steps and --batch are at least 1")
         if args.do == "eval" and not all(0 <= q < QPS for q in args.qps):
             raise ValueError(f"QPs are 0 to {QPS - 1}")
         if args.do == "search" and not math.isfinite(args.penalty):
             raise ValueError("--penalty is a number")
-        {"search": search, "train": train, "eval": evaluate}[args.do](args)
+        {"search": search, "train": train, "eval": evaluate, "export": export}[args.do](args)
     except (CodecError, ValueError, OSError, FloatingPointError) as error:
         print(f"nas.synthesis: {error}", file=sys.stderr)
         return 2

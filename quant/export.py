@@ -38,15 +38,21 @@ OPSET = 21  # the first with 4-bit integers
 def traced(model: nn.Module, example: Tensor, free: tuple[int, ...] = (0,)) -> Any:
     """The network as ONNX with nodes narrowbit::Activation and narrowbit::Weight; `free` dimensions, of x and y, may
     have any size."""
+    return export_onnx(model, (example,), ["x"], ["y"], {t: {d: f"{t}{d}" for d in free} for t in "xy"})
+
+
+def export_onnx(
+    model: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], sizes: dict[str, dict[int, str]]
+) -> Any:
+    """The same with any inputs; sizes: of each tensor, the dimensions that are free, and their names."""
     import onnx
 
     written = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (example,), written, dynamo=False, opset_version=18, custom_opsets={"narrowbit": 1},
-            input_names=["x"], output_names=["y"], dynamic_axes={t: {d: f"{t}{d}" for d in free} for t in "xy"},
-            do_constant_folding=False,
+            model, inputs, written, dynamo=False, opset_version=18, custom_opsets={"narrowbit": 1}, input_names=names,
+            output_names=outputs, dynamic_axes=sizes, do_constant_folding=False,
         )  # fmt: skip
     made = onnx.load_from_string(written.getvalue())
     del made.opset_import[:]

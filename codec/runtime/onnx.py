@@ -71,7 +71,8 @@ class OnnxRuntime:
             options.intra_op_num_threads = self.threads
         names = self.bundle.metadata[f"arrays/{graph}"].split()
         values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(self.initializer(n))) for n in names]
-        options.add_external_initializers(names, values)
+        if names:
+            options.add_external_initializers(names, values)
         model = self.bundle.arrays[f"graph/{graph}"].tobytes()
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,17 @@ class Walk:
         y = signal * self.transforms.vector("y/gain", qp)
         return self.leave(y, 1), self.leave(network.h_a(self.transforms, self.cfg, signal, qp), 1)
 
+    @cached_property
+    def drawer(self) -> Any:
+        """Of a bundle whose synthesis is another network than codec.network's: what runs its graph."""
+        from codec.runtime.onnx import OnnxRuntime
+
+        return OnnxRuntime(self.bundle)
+
     def synthesise(self, y_hat: Floats, psi: Floats, qp: int) -> Floats:
+        if self.bundle.synthesis_is_a_graph:
+            drawn: Floats = self.drawer.synthesise(y_hat, psi, qp)
+            return drawn
         x = network.g_s(self.transforms, self.cfg, self.enter(y_hat, UNIT), self.enter(psi, PSI), qp)
         return self.leave(x, 1)
 

@@ -9,8 +9,12 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+import codec  # noqa: E402
 from codec.bundle import Bundle  # noqa: E402
 from codec.config import CONFIGS  # noqa: E402
+from codec.container import unpack  # noqa: E402
+from codec.runtime.native import NativeRuntime  # noqa: E402
+from codec.runtime.onnx import OnnxRuntime  # noqa: E402
 from nas import CostModel, synthesis  # noqa: E402
 from nas.spaces.synthesis import Synthesis, synthesis_space  # noqa: E402
 from rate.cost import BITOPS, MACS  # noqa: E402
@@ -56,6 +60,23 @@ def test_search_train_eval(tiny_bundle: Path, photo: NDArray, tmp_path: Path, ca
     capsys.readouterr()
     assert synthesis.main(judged) == 0
     assert "QP 10" in capsys.readouterr().out
+    made = tmp_path / "searched.safetensors"
+    assert synthesis.main(["export", str(net), "--out", str(made), "--model", str(tiny_bundle)]) == 0
+    old, new = Bundle(tiny_bundle), Bundle(made)
+    assert old.entropy_id == new.entropy_id and old.synthesis_id != new.synthesis_id and new.synthesis_is_a_graph
+    rgb = photo[:70, :90]
+    by_old, by_new = (codec.encode(rgb, 50, model=m) for m in (tiny_bundle, made))
+    assert unpack(by_old).payload == unpack(by_new).payload
+    for data in (by_old, by_new):  # each draws either's files, in its own way
+        a, b = (np.asarray(codec.decode(data, model=m)).astype(int) for m in (tiny_bundle, made))
+        assert 0 < np.abs(a - b).mean() < 40  # a net of a few seconds
+    y_hat, psi, _ = synthesis.Teacher(new).latents(rgb, 40)
+    with torch.no_grad():
+        _, model = synthesis._trained(synthesis.parser().parse_args([*judged[:4], "--model", str(tiny_bundle)]))
+        expected = model(y_hat, psi, torch.tensor([40])).numpy()
+    units = y_hat.numpy() * synthesis.UNIT, psi.numpy() * synthesis.PSI
+    for runtime in (NativeRuntime(new), OnnxRuntime(new)):
+        assert np.abs(runtime.synthesise(*units, 40) - expected).mean() < 1e-2
     for wrong, message in (
         (["eval", str(run), *judged[2:]], "network.pt"),
         ([*judged[:5], "64"], "QPs are 0"),
