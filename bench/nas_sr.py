@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for name in ("noise", "fake"):
         folder = args.out / f"search-{name}"
         more = ["--target-bitops", budget, "--seeds", seeds, "--epochs", args.search_epochs, "--search", name]
+        more += ["--warmup", str(int(args.search_epochs) // 5)]
         command(search.main, [*space, *work, "--out", str(folder), *more])
         found = folder / f"target-{number(budget) / 1e9:g}G"
         key = {"noise": "searched", "fake": "searched-directly"}[name]

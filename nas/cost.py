@@ -40,8 +40,11 @@ def rule(kind: type, of: Rule) -> None:
     RULES[kind] = of
 
 
-def _size(t: Tensor) -> Size:
-    return (int(t.shape[-2]), int(t.shape[-1])) if t.dim() == 4 else (1, t.numel() // t.shape[0] // t.shape[-1])
+def _size(m: nn.Module, t: Tensor) -> Size:
+    """Height and width; of linear layers, whose channels are last, the number of vectors."""
+    if isinstance(m, nn.Linear) or t.dim() < 3:
+        return 1, t.numel() // t.shape[-1] // (t.shape[0] if t.dim() > 1 else 1)
+    return int(t.shape[-2]), int(t.shape[-1])
 
 
 class CostModel:
@@ -53,7 +56,7 @@ class CostModel:
 
     def __init__(self, measure: Measure, model: nn.Module, inputs: tuple[Any, ...]):
         self.measure, self.model = measure, model
-        self.sizes: dict[nn.Module, tuple[Size, Size]] = {}
+        self.sizes: dict[nn.Module, list[tuple[Size, Size]]] = {}  # one for each call
         self.tables: dict[MixedOp, Tensor] = {}
         counted = []
         for name, m in model.named_modules():
@@ -63,7 +66,8 @@ class CostModel:
             elif own and not isinstance(m, MixedOp):
                 raise TypeError(f"{name or 'the model'}: no rule counts a {type(m).__name__}; nas.cost.rule adds one")
         hooks = [m.register_forward_hook(self._note) for m in counted]
-        training, device = model.training, next(model.parameters()).device
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        training = model.training
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         kept = [(m.running_mean, m.running_var, m.num_batches_tracked) for m in norms]
         modes = {id(m.state): (m.state, m.state.mode) for m in model.modules() if isinstance(m, QConv2d)}
@@ -83,10 +87,15 @@ class CostModel:
             for state, mode in modes.values():
                 state.mode = mode
             model.train(training)
+        for name, m in model.named_modules():
+            if isinstance(m, (QConv2d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) and m not in self.sizes:
+                raise ValueError(
+                    f"{name} was not called in the dry run, and would cost nothing: take it away, or call it"
+                )
 
     def _note(self, m: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not isinstance(m, (ADQ, LSQ, HWGQ)):
-            self.sizes[m] = (_size(inputs[0]), _size(output))
+            self.sizes.setdefault(m, []).append((_size(m, inputs[0]), _size(m, output)))
 
     def layers(self, m: nn.Module, which: int = 0) -> list[Layer]:
         """Of all that ran in a module, at one of the bit-widths."""
@@ -95,8 +104,8 @@ class CostModel:
     def _layers(self, parts: Iterable[nn.Module], which: int = 0) -> list[Layer]:
         found = []
         for m in parts:
-            if m in self.sizes:
-                sizes = self.sizes[m]
+            calls = self.sizes.get(m, [])
+            for sizes in calls[:1] if self.measure.stored else calls:
                 layer = m.layer(*sizes, which) if isinstance(m, QConv2d) else RULES[type(m)](m, *sizes)
                 found += [layer] if layer else []
         return found
@@ -129,12 +138,24 @@ class CostModel:
         """Of the network that the logits say."""
         return self._at(MixedOp.decision)
 
+    def reach(self) -> tuple[float, float]:
+        """The least and the most that an architecture costs."""
+        least, most = (
+            [divmod(int(end(self._costs(m))), len(m.bits)) for m in self._mixed()]
+            for end in (torch.argmin, torch.argmax)
+        )
+        first, second = iter(least), iter(most)
+        return self._at(lambda _: next(first)), self._at(lambda _: next(second))
+
     def of(self, architecture: Architecture) -> float:
         """Of an architecture of the space that the model searches."""
 
         def which(m: MixedOp) -> tuple[int, int]:
-            op, w_bits, _ = architecture.choices[m.position]
-            return [o.name for o in m.ops].index(op), m.bits.index(w_bits)
+            op, w_bits, _ = architecture.choices.get(m.position, ("nothing", 0, 0))
+            names = [o.name for o in m.ops]
+            if op not in names or w_bits not in m.bits:
+                raise ValueError(f"{m.position} has no choice of {op} at {w_bits} bits")
+            return names.index(op), m.bits.index(w_bits)
 
         return self._at(which)
 

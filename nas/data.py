@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
+from codec import picture
 from codec.training.data import Photos
 from nas.searcher import Batch
 from rate import psnr_luma
@@ -76,16 +76,21 @@ class Crops:
             yield reduced(x, self.scale).contiguous(memory_format=torch.channels_last), x
 
 
+SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+
+
 def judged_pictures(folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """All pictures of a folder as RGB, grey ones too, cut to multiples of 12. Raises SystemExit where there is none."""
-    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".png", ".bmp", ".jpg", ".tif"))
+    """All pictures of a folder by file name, as RGB, grey ones too, cut to multiples of 12. Raises ValueError."""
+    paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
     if not paths:
-        raise SystemExit(f"{folder} has no pictures (png, bmp, jpg, tif)")
+        raise ValueError(f"{folder} is no folder with pictures ({', '.join(s[1:] for s in SUFFIXES)})")
     found = {}
     for path in paths:
-        rgb = np.array(Image.open(path).convert("RGB"))
+        rgb = picture.load(path).rgb
         h, w = (n // MULTIPLE * MULTIPLE for n in rgb.shape[:2])
-        found[path.stem] = rgb[:h, :w]
+        if not h or not w:
+            raise ValueError(f"{path} is smaller than {MULTIPLE} pixels")
+        found[path.name] = np.ascontiguousarray(rgb[:h, :w])
     return found
 
 
@@ -102,6 +107,9 @@ def judge(model: nn.Module, pictures: dict[str, NDArray[np.uint8]], scale: int) 
     found = {}
     for name, rgb in pictures.items():
         x = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
-        found[name] = psnr_luma(to_picture(model(reduced(x, scale))), rgb, scale)
+        y = model(reduced(x, scale))
+        if not torch.isfinite(y).all():
+            raise ValueError(f"the network gives no finite picture of {name}")
+        found[name] = psnr_luma(to_picture(y), rgb, scale)
     model.train(training)
     return found

@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 
+from codec.errors import CodecError
 from nas.cost import CostModel
 from nas.data import judge, judged_pictures
-from nas.runs import write
+from nas.runs import check_outputs, read, write
 from nas.search import INPUT
 from nas.space import Architecture
-from nas.spaces import network
+from nas.train import built
 from rate.cost import BITOPS
 
 
@@ -31,9 +32,14 @@ def load(folder: Path) -> tuple[torch.nn.Module, Architecture]:
     arch, weights = folder / "arch.json", folder / "network.pt"
     if not arch.is_file() or not weights.is_file():
         raise ValueError(f"{folder} has no trained network (arch.json and network.pt): run python -m nas.train")
-    made = Architecture.load(arch)
-    model = network(made)
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    made, found = Architecture.load(arch), read(weights)
+    if not isinstance(found, dict) or found.get("architecture") != made.to_json():
+        raise ValueError(f"{weights} is not of {arch}: train it again")
+    model = built(arch, made)
+    try:
+        model.load_state_dict(found["state"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(f"{weights} is damaged: train it again") from error
     return model, made
 
 
@@ -69,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--plot", type=Path, metavar="FILE", help="PNG")
     args = p.parse_args(argv)
     try:
+        check_outputs(args.json, args.plot)
         pictures, found = judged_pictures(args.pictures), dict[str, Any]()
         for folder in args.networks:
             model, arch = load(folder)
@@ -83,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
             front(found, args.plot)
         if args.json:
             write(args.json, json.dumps(found, indent=1) + "\n")
-    except (ValueError, OSError) as error:
+    except (CodecError, ValueError, OSError) as error:
         print(f"nas.eval: {error}", file=sys.stderr)
         return 2
     return 0

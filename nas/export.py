@@ -21,6 +21,7 @@ from nas.eval import load
 from nas.freeze import Frozen, freeze
 from nas.layers import QConv2d
 from nas.quantizers import levels
+from nas.runs import check_outputs
 from quant.export import qcdq, qonnx, traced
 from quant.freeze import Dequantize, Quantize
 
@@ -70,12 +71,12 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--qonnx", type=Path, metavar="FILE", help="the same as QONNX")
     args = p.parse_args(argv)
     try:
+        check_outputs(args.out, args.qonnx)
         model, _ = load(args.network)
         example = torch.rand(1, 3, 24, 32)
-        for path, form in ((args.out, qcdq), (args.qonnx, qonnx)):
-            if path is None:
-                continue
-            data = form(traced(deployed(model), example, FREE)).SerializeToString()
+        forms = [(path, form) for path, form in ((args.out, qcdq), (args.qonnx, qonnx)) if path]
+        made = [(path, form(traced(deployed(model), example, FREE)).SerializeToString()) for path, form in forms]
+        for path, data in made:
             temporary = path.with_name(path.name + ".tmp")
             temporary.write_bytes(data)
             temporary.replace(path)

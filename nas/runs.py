@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
+import math
 import os
-import pickle
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from codec.training.data import load_pictures
 
 CHECKPOINT, CONFIG, LOG = "checkpoint.pt", "config.json", "log.jsonl"
 
@@ -34,19 +41,48 @@ def write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def read(path: Path) -> Any:
+    """What torch.save wrote. Raises ValueError naming the file."""
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever bytes are taken for
+        raise ValueError(f"{path} is damaged ({type(error).__name__}): remove it to begin again") from error
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Raises ValueError now for what would fail after the work."""
+    given = [p for p in paths if p is not None]
+    if len({p.resolve() for p in given}) < len(given):
+        raise ValueError("outputs are different files")
+    for p in given:
+        if p.is_dir() or not p.name or not p.resolve().parent.is_dir():
+            raise ValueError(f"{p} cannot be written: name a file in a folder that is there")
+
+
 class Folder:
-    """Made if absent. Raises ValueError where it is of something else than `config` says."""
+    """Made if absent, and locked. Raises ValueError where it is of something else than `config` says."""
 
     def __init__(self, path: Path, config: dict[str, Any]):
-        self.path = path
+        self.path, self.config = path, json.dumps(config, indent=1, default=str) + "\n"
+        if not path.name:
+            raise ValueError("--out is a folder to make")
         path.mkdir(parents=True, exist_ok=True)
-        text, file = json.dumps(config, indent=1, default=str) + "\n", path / CONFIG
-        if file.exists() and file.read_text() != text:
-            raise ValueError(f"{path} was begun with other options: give this a folder of its own")
-        write(file, text)
+        self.lock = (path / ".lock").open("w")
+        try:
+            import fcntl
+
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows
+            pass
+        except OSError as error:
+            raise ValueError(f"another process works in {path}") from error
+        file = path / CONFIG
+        if file.exists() and file.read_text() != self.config:
+            raise ValueError(f"{path} was begun with {_difference(file, config)}: give this a folder of its own")
 
     def save(self, run: Resumable) -> None:
         """The checkpoint: whenever this is killed, the one before or the new one is there."""
+        write(self.path / CONFIG, self.config)
         temporary = self.path / f"{CHECKPOINT}.tmp"
         with temporary.open("wb") as f:
             torch.save(run.state_dict(), f)
@@ -55,14 +91,15 @@ class Folder:
         temporary.replace(self.path / CHECKPOINT)
 
     def load(self, run: Resumable) -> bool:
-        """Whether there was a checkpoint to go on from. Raises ValueError for one that cannot be read."""
+        """Whether there was a checkpoint to go on from. Raises ValueError for one that is damaged or of another run."""
         file = self.path / CHECKPOINT
         if not file.exists():
             return False
+        state = read(file)
         try:
-            run.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
-        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{file} cannot be read ({error}): remove it to begin again") from error
+            run.load_state_dict(state)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} is of another run: remove it to begin again") from error
         return True
 
     def log(self, rows: list[dict[str, Any]]) -> None:
@@ -70,18 +107,43 @@ class Folder:
         write(self.path / LOG, "".join(json.dumps(r) + "\n" for r in rows))
 
 
-def trials(work: Any, given: list[Any], jobs: int, cluster: str | None = None) -> list[Any]:
+def _difference(file: Path, config: dict[str, Any]) -> str:
+    try:
+        before, now = json.loads(file.read_text()), json.loads(json.dumps(config, default=str))
+        names = [n for n in now if before.get(n) != now[n]]
+    except (json.JSONDecodeError, AttributeError):
+        return "what its config.json no longer says"
+    return "other options: " + ", ".join(names)
+
+
+def trials(work: Any, given: list[Any], jobs: int, cluster: str | None = None) -> Iterator[Any]:
     """work(one) of each, in order, in so many processes, or on the Ray cluster at an address. work is a function of a
     module, which other processes can import. A trial whose machine fails begins again elsewhere."""
     if cluster is not None:
-        return _on_cluster(work, given, cluster)
-    if jobs <= 1 or len(given) == 1:
-        return [work(one) for one in given]
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        return list(pool.map(work, given))
+        yield from _on_cluster(work, given, cluster)
+    elif jobs <= 1 or len(given) == 1:
+        yield from map(work, given)
+    else:
+        yield from _in_processes(work, given, jobs)
 
 
-def _on_cluster(work: Any, given: list[Any], address: str) -> list[Any]:
+def _in_processes(work: Any, given: list[Any], jobs: int) -> Iterator[Any]:
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"))
+    try:
+        for found in [pool.submit(work, one) for one in given]:
+            yield found.result()
+    except BrokenProcessPool as error:
+        raise ValueError("a process of a trial died; the same command goes on") from error
+    except BaseException:
+        for process in list(pool._processes.values()):  # they would go on to the end of their trials
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _on_cluster(work: Any, given: list[Any], address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
@@ -95,7 +157,8 @@ def _on_cluster(work: Any, given: list[Any], address: str) -> list[Any]:
         raise ValueError(f"no Ray cluster answers at {address}: {error}") from error
     try:
         remote = ray.remote(num_cpus=1, max_retries=10)(work)
-        return ray.get([remote.remote(one) for one in given])
+        for one in [remote.remote(one) for one in given]:
+            yield ray.get(one)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     finally:
@@ -103,6 +166,35 @@ def _on_cluster(work: Any, given: list[Any], address: str) -> list[Any]:
 
 
 def number(text: str) -> float:
-    """4.6G, 300M, 12k or a plain number. Raises ValueError."""
+    """4.6G, 300M, 12k or a plain number, more than 0. Raises ValueError."""
     factors = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-    return float(text[:-1]) * factors[text[-1]] if text[-1:] in factors else float(text)
+    found = float(text[:-1]) * factors[text[-1]] if text[-1:] in factors else float(text)
+    if not 0 < found < math.inf:
+        raise ValueError(f"{text} is not more than 0")
+    return found
+
+
+def photographs(folder: Path, smallest: int) -> list[NDArray[np.uint8]]:
+    """Those to train on: codec.training.data holds others out. Raises ValueError."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: --data holds at least 8 pictures, or tar archives of pictures")
+    try:
+        return load_pictures(folder, smallest)[0]
+    except SystemExit as error:
+        raise ValueError(str(error)) from error
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError where it is not there."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device} is not there: {str(error).splitlines()[0]}") from error
+
+
+def check_finite(args: argparse.Namespace, **least: float) -> None:
+    """Raises ValueError for numbers below their least, or that are none."""
+    for name, low in least.items():
+        for value in v if isinstance(v := getattr(args, name), list) else [v]:
+            if value is not None and not low <= value < math.inf:
+                raise ValueError(f"--{name.replace('_', '-')} is at least {low:g}, not {value}")

@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from codec.training.data import load_pictures
 from nas.cost import CostModel
 from nas.data import Crops
 from nas.layers import Noise
 from nas.quantizers import RULES
-from nas.runs import Folder, number, trials, write
+from nas.runs import Folder, check_device, check_finite, number, photographs, trials, write
 from nas.searcher import Entropy, Penalty, Plan, Searcher, Target
+from nas.space import check_bits
 from nas.spaces import BUILDERS, build, space_of
 from rate.cost import BITOPS
 
@@ -91,9 +91,10 @@ LIMITS = {
 
 def bits_of(text: str) -> tuple[int, ...]:
     """2,4,8. Raises ValueError."""
-    found = tuple(sorted({int(b) for b in text.split(",")}))
-    if not found or not all(b in range(2, 17) or b == 32 for b in found):
+    if not all(b.strip().isdecimal() for b in text.split(",")):
         raise ValueError(f"--bits are numbers from 2 to 16, or 32 for none, with commas between, not {text!r}")
+    found = tuple(sorted({int(b) for b in text.split(",")}))
+    check_bits(found)
     return found
 
 
@@ -107,15 +108,7 @@ def check(args: argparse.Namespace, limits: dict[str, tuple[int, int]]) -> None:
 def options_of(args: argparse.Namespace) -> dict[str, Any]:
     """Of the builder of the space."""
     made: dict[str, Any] = {"scale": args.scale, "adq": args.adq, "bicubic": args.bicubic}
-    if args.width is not None:
-        multiple = 12 if args.space == "sr-rfdn" else 3
-        if args.width < multiple or args.width % multiple:
-            raise ValueError(f"--width of {args.space} is a multiple of {multiple}")
-        made["width"] = args.width
-    if args.cells is not None:
-        if args.cells < 1:
-            raise ValueError("--cells is at least 1")
-        made["cells"] = args.cells
+    made |= {n: getattr(args, n) for n in ("width", "cells") if getattr(args, n) is not None}
     return made
 
 
@@ -129,22 +122,24 @@ def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
     plan = Plan(
         args.epochs, args.warmup, args.rate, args.logit_rate, args.search, not args.single_level
     )  # fmt: skip
-    name = f"penalty-{penalty:g}" if penalty is not None else f"target-{args.target_bitops / 1e9:g}G"
+    name = f"penalty-{penalty:.15g}" if penalty is not None else f"target-{args.target_bitops / 1e9:.15g}G"
     config = {
         "space": args.space, "options": dict(space.options), "bits": bits, "plan": vars(plan), "noise": args.noise,
         "entropy": args.entropy, "pressure": name, "seed": seed, "steps": args.steps, "batch": args.batch,
         "crop": args.crop, "data": str(args.data),
     }  # fmt: skip
-    folder = Folder(args.out / name / f"seed-{seed}", config)
     torch.manual_seed(seed)
     model = build(space).to(args.device)
+    pictures = photographs(args.data, args.crop * args.scale)
+    folder = Folder(args.out / name / f"seed-{seed}", config)
     pressure = Penalty(penalty) if penalty is not None else Target(args.target_bitops)
     cost = CostModel(BITOPS, model, INPUT)
+    if penalty is None and (least := cost.reach()[0]) > args.target_bitops:
+        raise ValueError(f"the cheapest network of {args.space} costs {least / 1e9:.3g}G, more than the budget")
     searcher = Searcher(
         model, space, cost, pressure, plan, args.steps, Entropy(args.entropy), Noise(args.noise), seed
     )  # fmt: skip
     folder.load(searcher)
-    pictures, _ = load_pictures(args.data, args.crop * args.scale)
     of_weights, of_choices = (
         Crops(pictures, args.scale, args.crop, args.batch, args.steps, seed, i, 2, args.device) for i in range(2)
     )
@@ -157,13 +152,18 @@ def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
         bar.set_postfix_str(f"loss {s.history[-1]['loss']:.4f}, {s.history[-1]['cost'] / 1e9:.3f} GBitOps")
         bar.update()
 
-    found = searcher.fit(of_weights, of_choices, on_epoch)
+    try:
+        found = searcher.fit(of_weights, of_choices, on_epoch)
+    except FloatingPointError as error:
+        raise ValueError(f"{folder.path}: {error}") from error
     bar.close()
     report = searcher.report()
     write(folder.path / "report.json", json.dumps({"gbitops": cost.decided() / 1e9, "positions": report}, indent=1))
     draw(searcher, folder.path / "probs.png")
     write(folder.path / "arch.json", found.to_json())
-    lines = [f"{folder.path / 'arch.json'}: {cost.decided() / 1e9:.3f} GBitOps"]
+    over = " (over the budget: more epochs, or a higher --logit-rate)"
+    too_much = penalty is None and cost.decided() > 1.05 * args.target_bitops
+    lines = [f"{folder.path / 'arch.json'}: {cost.decided() / 1e9:.3f} GBitOps{over if too_much else ''}"]
     for r in report:
         mark = "" if r["decided"] else "  undecided"
         op, bits_w, _ = r["choice"]
@@ -202,14 +202,16 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check(args, LIMITS)
-        bits_of(args.bits), options_of(args)
-        if args.target_bitops is not None and args.target_bitops <= 0:
-            raise ValueError("--target-bitops is more than 0")
+        check_finite(args, penalty=0, entropy=0, rate=1e-12, logit_rate=1e-12)
+        check_device(args.device)
+        if args.warmup >= args.epochs:
+            raise ValueError(f"--warmup {args.warmup} leaves none of {args.epochs} epochs to search in")
+        build(space_of(args.space, bits_of(args.bits), args.quantizer, **options_of(args)))
         penalties = args.penalty if args.penalty is not None else [None]
         given = [(args, penalty, seed) for penalty in penalties for seed in range(args.seeds)]
         for line in trials(trial, given, args.jobs, args.ray):
             print(line, flush=True)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError) as error:
         print(f"nas.search: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

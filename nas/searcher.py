@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.cost import CostModel
-from nas.layers import Noise
+from nas.layers import MODES, Noise
 from nas.space import Architecture, MixedOp, SearchSpace, decided, positions
 
 Batch = tuple[Any, Any]  # what the model takes, one tensor or a tuple of them; and what the loss holds against it
@@ -96,6 +96,10 @@ class Searcher:
     ):  # fmt: skip
         if not positions(model):
             raise ValueError("the model has no position to search")
+        if plan.search not in MODES:
+            raise ValueError(f"the search is {', '.join(MODES)}, not {plan.search!r}")
+        if plan.epochs < 1 or steps < 1:
+            raise ValueError("a search has one epoch or more, of one step or more")
         model.to(memory_format=torch.channels_last)  # twice as fast on CPUs
         self.model, self.space, self.cost, self.pressure, self.plan = model, space, cost, pressure, plan
         self.entropy, self.loss, self.steps = entropy or Entropy(), loss, steps
@@ -168,6 +172,8 @@ class Searcher:
                     self.logit_step(other)
                 done = (self.epoch * self.steps + i) / total
                 losses.append(self.weight_step(batch, plan.rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))))
+            if not losses:
+                raise ValueError(f"epoch {self.epoch} has no batches")
             cost = self.cost.decided()
             if searching:
                 self.pressure.update(cost)

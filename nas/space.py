@@ -59,6 +59,17 @@ def convolutions(op: str, inputs: int, outputs: int) -> Convs:
     )
 
 
+def check_bits(bits: tuple[int, ...]) -> None:
+    """Raises ValueError for bit-widths that nothing runs at."""
+    if wrong := [b for b in bits if type(b) is not int or not (2 <= b <= 16 or b == 32)]:
+        raise ValueError(f"bit-widths are 2 to 16, or 32 for none, not {wrong[0]}")
+
+
+def _distinct(given: tuple[Any, ...], what: str) -> None:
+    if not given or len(set(given)) < len(given):
+        raise ValueError(f"the {what} are one or more different ones, not {given}")
+
+
 class Choice(NamedTuple):
     """An operation, and the bits of its weights and activations."""
 
@@ -87,8 +98,10 @@ class Architecture:
             made = json.loads(text)
             if made["version"] != VERSION:
                 raise ValueError(f"this architecture has version {made['version']}, known is {VERSION}")
-            choices = {n: Choice(str(op), int(w), int(a)) for n, (op, w, a) in made["choices"].items()}
-            return cls(choices, made["space"], made["options"])
+            choices = {n: Choice(str(op), w, a) for n, (op, w, a) in made["choices"].items()}
+            for choice in choices.values():
+                check_bits(choice[1:])
+            return cls(choices, str(made["space"]), dict(made["options"]))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"no architecture: {error!r}") from error
 
@@ -190,17 +203,20 @@ class SearchSpace:
     own: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _distinct(self.bits, "bit-widths")
+        _distinct(self.ops, "operations")
+        check_bits(self.bits)
         self.state = State()
         self.active: Architecture | None = None
         self._logits: dict[str, nn.Parameter] = {}
-        self._seen: list[str] = []
+        self._seen: dict[str, tuple[Any, ...]] = {}  # positions and ties, with their candidates
 
     @contextmanager
     def using(self, architecture: Architecture | None) -> Iterator[None]:
         """Within, choices are those of the architecture; None: of none, everything is searched."""
         kept, self.active = self.active, architecture
         seen, logits = self._seen, self._logits
-        self._seen, self._logits = [], {}
+        self._seen, self._logits = {}, {}
         try:
             yield
             if architecture and (unused := set(architecture.choices) - set(self._seen)):
@@ -217,11 +233,15 @@ class SearchSpace:
         signed: its input is not rectified. Positions of one `tie` decide together, under that name. Raises ValueError
         for a name used twice, and with an architecture in use where that has no choice for it.
         """
-        key, ops, bits = tie or name, ops or self.ops, bits or self.bits
+        key, ops, bits = tie or name, self.ops if ops is None else ops, self.bits if bits is None else bits
+        _distinct(bits, f"bit-widths at {key}")
+        _distinct(ops, f"operations at {key}")
+        check_bits(bits)
         options = {"state": self.state, "quantizer": self.quantizer, "signed": signed}
-        if key in self._seen and not tie:
-            raise ValueError(f"two positions are called {key}")
-        self._seen.append(key)
+        candidates = (bool(tie), ops, bits)
+        if key in self._seen and (not tie or self._seen[key] != candidates):
+            raise ValueError(f"positions called {key} have other candidates, or are not tied")
+        self._seen[key] = candidates
         if self.active:
             if key not in self.active.choices:
                 raise ValueError(f"the architecture has no choice for {key}")
@@ -232,10 +252,7 @@ class SearchSpace:
                 )
             return self._made(op, inputs, outputs, (w_bits,), options)
         made = [self._made(op, inputs, outputs, bits, options) for op in ops]
-        size = len(made) * len(bits)
-        logits = self._logits.setdefault(key, nn.Parameter(torch.zeros(size)))
-        if len(logits) != size:
-            raise ValueError(f"{key}: tied positions have different options")
+        logits = self._logits.setdefault(key, nn.Parameter(torch.zeros(len(made) * len(bits))))
         return MixedOp(key, made, bits, logits)
 
     def _made(self, op: str, inputs: int, outputs: int, bits: tuple[int, ...], options: dict[str, Any]) -> nn.Module:

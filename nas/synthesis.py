@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
+import signal
 import statistics
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,16 @@ from codec.modes import UNIT, Encode
 from codec.pipeline import padded
 from codec.runtime.native import NativeRuntime
 from codec.runtime.walk import PSI
-from codec.training.data import Photos, load_pictures
+from codec.training.data import Photos
 from nas.baselines import uniform
 from nas.cost import CostModel
+from nas.data import SUFFIXES
 from nas.export import deployed
-from nas.runs import Folder, write
+from nas.runs import Folder, check_finite, check_outputs, photographs, read, write
+from nas.search import bits_of
 from nas.searcher import Batch, Penalty, Plan, Searcher
 from nas.space import Architecture, SearchSpace
-from nas.spaces.synthesis import Synthesis, load, synthesis_space
+from nas.spaces.synthesis import OWN, Synthesis, load, synthesis_space
 from nas.training import Plan as TrainingPlan
 from nas.training import Training
 from quant.export import export_onnx, qcdq
@@ -108,7 +111,11 @@ def relative_error(x: Tensor, given: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def made(teacher: Teacher, space: SearchSpace, architecture: Architecture | None) -> Synthesis:
-    """A network with the bundle's weights in it."""
+    """A network with the bundle's weights in it. Raises ValueError for an architecture of another space."""
+    if architecture and (
+        architecture.space != space.name or any(c.op not in OWN for c in architecture.choices.values())
+    ):
+        raise ValueError(f"this architecture is of {architecture.space or 'another space'}, not of {space.name}")
     with space.using(architecture):
         model = Synthesis(space, teacher.bundle.config)
     load(model, teacher.bundle)
@@ -117,7 +124,7 @@ def made(teacher: Teacher, space: SearchSpace, architecture: Architecture | None
 
 def search(args: argparse.Namespace) -> None:
     """Leaves arch.json."""
-    teacher, space = Teacher(find(args.model)), synthesis_space(tuple(int(b) for b in args.bits.split(",")))
+    teacher, space = Teacher(find(args.model)), synthesis_space(bits_of(args.bits))
     torch.manual_seed(args.seed)
     model = made(teacher, space, None)
     cost = teacher.cost(model)
@@ -126,10 +133,9 @@ def search(args: argparse.Namespace) -> None:
         model, space, cost, Penalty(args.penalty), plan, args.steps, seed=args.seed, loss=relative_error
     )
     config = {"plan": vars(plan), "penalty": args.penalty, "bits": space.bits, "steps": args.steps, "batch": args.batch,
-              "seed": args.seed, "synthesis": teacher.bundle.synthesis_id.hex()}  # fmt: skip
-    folder = Folder(args.out, config)
+              "seed": args.seed, "data": str(args.data), "synthesis": teacher.bundle.synthesis_id.hex()}  # fmt: skip
+    pictures, folder = photographs(args.data, SIDE), Folder(args.out, config)
     folder.load(searcher)
-    pictures, _ = load_pictures(args.data, SIDE)
     halves = [Lessons(teacher, pictures, args.batch, args.steps, args.seed, i, 2) for i in range(2)]
     with tqdm(total=plan.epochs, initial=searcher.epoch, unit="epoch", disable=not sys.stderr.isatty()) as bar:
 
@@ -155,10 +161,9 @@ def train(args: argparse.Namespace) -> None:
     model = made(teacher, synthesis_space(), arch)
     run = Training(model, TrainingPlan(args.epochs, args.steps, args.rate, 0.0), relative_error)
     config = {"architecture": json.loads(arch.to_json()), "plan": vars(run.plan), "batch": args.batch,
-              "seed": args.seed, "synthesis": teacher.bundle.synthesis_id.hex()}  # fmt: skip
-    folder = Folder(args.out, config)
+              "seed": args.seed, "data": str(args.data), "synthesis": teacher.bundle.synthesis_id.hex()}  # fmt: skip
+    pictures, folder = photographs(args.data, SIDE), Folder(args.out, config)
     folder.load(run)
-    pictures, _ = load_pictures(args.data, SIDE)
     with tqdm(total=run.plan.epochs, initial=run.epoch, unit="epoch", disable=not sys.stderr.isatty()) as bar:
 
         def on_epoch(r: Training) -> None:
@@ -180,9 +185,10 @@ def train(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """Prints PSNR beside that of the codec's own synthesis."""
     teacher, model = _trained(args)
-    paths = sorted(p for p in args.pictures.iterdir() if p.suffix.lower() in (".png", ".bmp", ".tif"))
+    check_outputs(args.json)
+    paths = sorted(p for p in args.pictures.glob("*") if p.suffix.lower() in SUFFIXES)
     if not paths:
-        raise ValueError(f"{args.pictures} has no pictures (png, bmp, tif)")
+        raise ValueError(f"{args.pictures} is no folder with pictures ({', '.join(s[1:] for s in SUFFIXES)})")
     found: dict[str, Any] = {"kbitops": teacher.cost(model).decided() / 4096e3, "qps": {}}
     for qp in args.qps:
         pairs = [_pair(teacher, model, path, qp) for path in paths]
@@ -208,6 +214,7 @@ class Drawer(torch.nn.Module):
 
 def export(args: argparse.Namespace) -> None:
     """Leaves a bundle: all of the codec's, and this network to draw."""
+    check_outputs(args.out)
     teacher, model = _trained(args)
     sizes = {n: {2: "h", 3: "w"} for n in ("y_hat", "psi")} | {"x": {2: "height", 3: "width"}}
     y_hat, psi, qp = teacher.example()
@@ -226,7 +233,13 @@ def export(args: argparse.Namespace) -> None:
 def _trained(args: argparse.Namespace) -> tuple[Teacher, Synthesis]:
     teacher, arch = Teacher(find(args.model)), Architecture.load(args.network / "arch.json")
     model = made(teacher, synthesis_space(), arch).eval()
-    model.load_state_dict(torch.load(args.network / "network.pt", weights_only=True))
+    file = args.network / "network.pt"
+    if not file.is_file():
+        raise ValueError(f"{args.network} has no trained network.pt: run python -m nas.synthesis train")
+    try:
+        model.load_state_dict(read(file))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is not of its arch.json, or of another bundle: train it again") from error
     return teacher, model
 
 
@@ -275,13 +288,19 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 2 for what was asked, 130 where it was stopped."""
     args = parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if args.do in ("search", "train") and not all(n >= 1 for n in (args.epochs, args.steps, args.batch)):
             raise ValueError("--epochs, --steps and --batch are at least 1")
         if args.do == "eval" and not all(0 <= q < QPS for q in args.qps):
             raise ValueError(f"QPs are 0 to {QPS - 1}")
-        if args.do == "search" and not math.isfinite(args.penalty):
-            raise ValueError("--penalty is a number")
+        if args.do in ("search", "train"):
+            check_finite(args, rate=1e-12, seed=0)
+        if args.do == "search":
+            check_finite(args, penalty=0, logit_rate=1e-12, warmup=0)
+            if args.warmup >= args.epochs:
+                raise ValueError(f"--warmup {args.warmup} leaves none of {args.epochs} epochs to search in")
         {"search": search, "train": train, "eval": evaluate, "export": export}[args.do](args)
     except (CodecError, ValueError, OSError, FloatingPointError) as error:
         print(f"nas.synthesis: {error}", file=sys.stderr)

@@ -19,11 +19,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from codec.training.data import load_pictures
 from nas.cost import CostModel
 from nas.data import Crops
 from nas.freeze import freeze
-from nas.runs import Folder, trials, write
+from nas.runs import Folder, check_device, check_finite, photographs, trials, write
 from nas.search import INPUT, add_device, check
 from nas.space import Architecture
 from nas.spaces import network
@@ -60,6 +59,14 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def built(path: Path, arch: Architecture) -> torch.nn.Module:
+    """The network of an architecture; errors name its file."""
+    try:
+        return network(arch)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def trial(given: tuple[argparse.Namespace, int]) -> str:
     """One training; what it came to."""
     args, seed = given
@@ -69,13 +76,13 @@ def trial(given: tuple[argparse.Namespace, int]) -> str:
     plan = Plan(args.epochs, args.steps, args.rate, args.floating)
     config = {"architecture": json.loads(arch.to_json()), "plan": vars(plan), "batch": args.batch, "crop": args.crop,
               "seed": seed, "data": str(args.data)}  # fmt: skip
-    folder = Folder(args.out / f"seed-{seed}", config)
     torch.manual_seed(seed)
-    model = network(arch).to(args.device)
+    model = built(args.architecture, arch).to(args.device)
     scale = int(arch.options.get("scale", 4))
+    pictures = photographs(args.data, args.crop * scale)
+    folder = Folder(args.out / f"seed-{seed}", config)
     run = Training(model, plan)
     folder.load(run)
-    pictures, _ = load_pictures(args.data, args.crop * scale)
     bar = tqdm(total=plan.epochs, initial=run.epoch, desc=f"seed {seed}", unit="epoch",
                disable=not sys.stderr.isatty() or args.jobs > 1)  # fmt: skip
 
@@ -85,7 +92,10 @@ def trial(given: tuple[argparse.Namespace, int]) -> str:
         bar.set_postfix_str(f"loss {r.history[-1]['loss']:.4f}")
         bar.update()
 
-    run.fit(Crops(pictures, scale, args.crop, args.batch, args.steps, seed, device=args.device), on_epoch)
+    try:
+        run.fit(Crops(pictures, scale, args.crop, args.batch, args.steps, seed, device=args.device), on_epoch)
+    except FloatingPointError as error:
+        raise ValueError(f"{folder.path}: {error}") from error
     bar.close()
     model.cpu()
     layers = freeze(model)
@@ -99,7 +109,7 @@ def trial(given: tuple[argparse.Namespace, int]) -> str:
     write(folder.path / "frozen.json", json.dumps(sizes, indent=1) + "\n")
     write(folder.path / "arch.json", arch.to_json())
     temporary = folder.path / "network.pt.tmp"
-    torch.save(model.state_dict(), temporary)
+    torch.save({"architecture": arch.to_json(), "state": model.state_dict()}, temporary)
     temporary.replace(folder.path / "network.pt")
     return (
         f"{folder.path}: loss {sizes['loss']:.4f}, {sizes['gbitops']:.3f} GBitOps, {sizes['weights']} weights in "
@@ -114,9 +124,13 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check(args, LIMITS)
+        check_finite(args, rate=1e-12, floating=0)
+        check_device(args.device)
+        if args.floating >= 1:
+            raise ValueError("--floating is a share below 1: the rest is trained in its bits")
         for line in trials(trial, [(args, args.first_seed + i) for i in range(args.seeds)], args.jobs, args.ray):
             print(line, flush=True)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError) as error:
         print(f"nas.train: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -45,12 +45,13 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Measure:
-    """A cost of each layer, and how those of several layers make one: by their sum, or the largest. learned: it depends
-    on the weights, not only on what the layer is."""
+    """A cost of each layer, and how those of several layers make one: by their sum, or the largest. stored: of what a
+    layer holds, once however often it is called. learned: it depends on the weights, not only on what the layer is."""
 
     name: str
     of: Callable[[Layer], Any]
     largest: bool = False
+    stored: bool = False
     learned: bool = False
 
     def combine(self, costs: Iterable[Any]) -> Any:
@@ -60,8 +61,9 @@ class Measure:
 
 
 def entropy_estimate(layer: Layer) -> Any:
-    """Bits of the weights entropy coded, with a gradient: a Laplace density of their mean size at the step of the
-    levels, between 0 and w_bits a weight (our choice). step defaults to what spans the largest weight."""
+    """Bits of the weights entropy coded: a Laplace density of their mean size at the step of the levels, between 0 and
+    w_bits a weight (our choice). step defaults to what spans the largest weight. There is no gradient at either end:
+    weights that are spread evenly, as at first, take all their bits."""
     import torch
 
     w = layer.weight
@@ -74,9 +76,9 @@ def entropy_estimate(layer: Layer) -> Any:
 
 MACS = Measure("macs", lambda layer: layer.macs)
 BITOPS = Measure("bitops", lambda layer: layer.macs * layer.w_bits * layer.a_bits)
-PARAMS = Measure("params", lambda layer: layer.params)
-PARAM_BITS = Measure("param-bits", lambda layer: layer.params * layer.w_bits)
-ENTROPY_BITS = Measure("entropy-bits", entropy_estimate, learned=True)
+PARAMS = Measure("params", lambda layer: layer.params, stored=True)
+PARAM_BITS = Measure("param-bits", lambda layer: layer.params * layer.w_bits, stored=True)
+ENTROPY_BITS = Measure("entropy-bits", entropy_estimate, stored=True, learned=True)
 ACT_MEMORY = Measure(
     "activation-bits",
     lambda layer: layer.a_bits * (layer.inputs * math.prod(layer.size_in) + layer.outputs * math.prod(layer.size_out)),

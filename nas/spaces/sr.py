@@ -22,6 +22,15 @@ RFDN_BODY = ("conv1", "conv3", "conv5", "double1", "double3", "double5", "conv1 
 RFDN_TAIL = ("conv1", "conv3", "conv5", "double1", "double3", "double5")
 
 
+def _check(scale: int, width: int, cells: int, multiple: int) -> None:
+    if scale not in (2, 3, 4):
+        raise ValueError(f"the scale is 2, 3 or 4, not {scale!r}")
+    if type(width) is not int or not multiple <= width <= 3072 or width % multiple:
+        raise ValueError(f"the width is a multiple of {multiple} up to 3072, not {width!r}")
+    if type(cells) is not int or not 1 <= cells <= 256:
+        raise ValueError(f"cells are 1 to 256, not {cells!r}")
+
+
 class _Ends(nn.Module):
     """What both networks do at their ends."""
 
@@ -83,6 +92,7 @@ def basic(
     signed_ends: bool = True,
 ) -> nn.Module:  # fmt: skip
     """The basic space: head, cells that decide alike, upsampling, tail at full size. width: a multiple of 3."""
+    _check(scale, width, cells, 3)
     return Basic(space, scale, width, cells, adq, bicubic, signed_ends)
 
 
@@ -150,4 +160,5 @@ def rfdn(
     signed_ends: bool = True,
 ) -> nn.Module:  # fmt: skip
     """The RFDN-like space: cells that decide for themselves, distillation, attention. width: a multiple of 12."""
+    _check(scale, width, cells, 12)
     return Rfdn(space, scale, width, cells, adq, bicubic, signed_ends)

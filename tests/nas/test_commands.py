@@ -82,7 +82,7 @@ def test_baselines_are_architectures(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert set(names) == {"uniform-4", "uniform-8", "hand", "hand-ends", "random-0", "random-1"}
     assert capsys.readouterr().out.count("GBitOps") == 6
     assert baselines.main([*options, "--bitops", "1"]) == 2
-    assert "random architectures hold 0" in capsys.readouterr().err
+    assert "architectures of sr-basic cost" in capsys.readouterr().err
 
 
 def test_trials_in_processes_are_those_in_one(photos: Path, tmp_path: Path) -> None:
@@ -147,12 +147,19 @@ def test_a_trial_whose_machine_is_lost_begins_again_elsewhere(photos: Path, tmp_
     ("more", "message"),
     [
         (["--penalty", "0", "--epochs", "0"], "--epochs is 1"),
-        (["--penalty", "0", "--bits", "4,x"], "invalid literal"),
-        (["--penalty", "0", "--bits", "1,4"], "--bits are numbers"),
+        (["--penalty", "0", "--bits", "4,x"], "--bits are numbers"),
+        (["--penalty", "0", "--bits", "1,4"], "bit-widths are 2 to 16"),
         (["--penalty", "0", "--width", "7"], "multiple of 3"),
-        (["--penalty", "0", "--cells", "0"], "--cells is at least"),
+        (["--penalty", "0", "--cells", "0"], "cells are 1 to 256"),
         (["--penalty", "0", "--quantizer", "hwgq", "--bits", "5,8"], "HWGQ has steps"),
-        (["--target-bitops", "0"], "more than 0"),
+        (["--penalty", "0", "nan"], "--penalty is at least 0, not nan"),
+        (["--penalty", "-1"], "--penalty is at least 0"),
+        (["--penalty", "0", "--logit-rate", "inf"], "--logit-rate is at least"),
+        (["--penalty", "0", "--warmup", "3"], "leaves none of 3 epochs"),
+        (["--penalty", "0", "--width", "300000"], "up to 3072"),
+        (["--penalty", "0", "--device", "cuda:9"], "--device cuda:9 is not there"),
+        (["--penalty", "0", "--data", "nowhere"], "nowhere is not a folder"),
+        (["--target-bitops", "1k"], "cheapest network of sr-basic costs"),
         (["--penalty", "0", "--ray", "127.0.0.1:1"], "Ray"),  # is not there, or no cluster answers
     ],
 )
@@ -173,10 +180,20 @@ def test_wrong_files_are_said(photos: Path, tmp_path: Path, capsys: pytest.Captu
     assert judging.main([str(tmp_path / "nowhere"), "--pictures", str(photos)]) == 2
     err = capsys.readouterr().err
     assert "bad.json" in err and "none.json" in err and "run python -m nas.train" in err and "Traceback" not in err
+    for text in ('{"version": 0, "space": "sr-basic", "options": {}, "choices": {"a": ["conv3", 4.7, 4]}}',
+                 '{"version": 0, "space": "sr-basic", "options": null, "choices": {}}',
+                 '{"version": 0, "space": "sr-basic", "options": {"scale": 0}, "choices": {}}'):  # fmt: skip
+        bad.write_text(text)
+        assert train.main([str(bad), *options]) == 2
+        assert "bad.json" in capsys.readouterr().err and not (tmp_path / "net").exists()
     run = searching(photos, tmp_path / "run", "--penalty", "0")
     assert search.main(run) == 0
     assert search.main([*run, "--batch", "3"]) == 2
-    assert "begun with other options" in capsys.readouterr().err
+    assert "begun with other options: batch" in capsys.readouterr().err
+    poisoned = searching(tmp_path / "photoz", tmp_path / "poison", "--penalty", "0")
+    assert search.main(poisoned) == 2
+    assert search.main(searching(photos, tmp_path / "poison", "--penalty", "0")) == 0
+    capsys.readouterr()
     checkpoint = tmp_path / "run" / "penalty-0" / "seed-0" / CHECKPOINT
     checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     assert search.main(run) == 2
@@ -185,6 +202,41 @@ def test_wrong_files_are_said(photos: Path, tmp_path: Path, capsys: pytest.Captu
 
 def test_numbers_have_units() -> None:
     assert [number(t) for t in ("4.6G", "300M", "12k", "7")] == [4.6e9, 3e8, 12e3, 7.0]
+
+
+def test_trials_end_when_they_are_told_to(photos: Path, tmp_path: Path) -> None:
+    options = searching(photos, tmp_path / "run", "--penalty", "0", "--seeds", "4", "--jobs", "2", "--threads", "1")
+    options[options.index("--epochs") + 1] = "1000"
+    run = subprocess.Popen([sys.executable, "-m", "nas.search", *options], stderr=subprocess.PIPE, text=True)
+    checkpoints = [tmp_path / "run" / "penalty-0" / f"seed-{i}" / CHECKPOINT for i in (0, 1)]
+    end = time.monotonic() + 120
+    while not all(c.exists() for c in checkpoints) and time.monotonic() < end:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 130 and "goes on from the last whole epoch" in err
+    assert not (tmp_path / "run" / "penalty-0" / "seed-2").exists()
+
+
+def test_a_network_of_another_architecture_is_not_taken(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert baselines.main(["--space", "sr-basic", *TINY[:7], "--out", str(tmp_path)]) == 0
+    for bits in (4, 8):
+        options = ["--data", str(photos), "--out", str(tmp_path / f"n{bits}"), "--epochs", "1", *TINY[7:]]
+        assert train.main([str(tmp_path / f"uniform-{bits}.json"), *options]) == 0
+    mixed = tmp_path / "n4" / "seed-0" / "network.pt"
+    mixed.write_bytes((tmp_path / "n8" / "seed-0" / "network.pt").read_bytes())
+    judged = [str(tmp_path / "n4" / "seed-0"), "--pictures", str(photos)]
+    capsys.readouterr()
+    assert judging.main(judged) == 2 and "train it again" in capsys.readouterr().err
+    for damage in (b"", b"text", mixed.read_bytes()[:5000]):
+        mixed.write_bytes(damage)
+        assert judging.main(judged) == 2
+        err = capsys.readouterr().err
+        assert "network.pt is damaged" in err and err.count("\n") == 1
+    assert judging.main([*judged, "--json", str(tmp_path / "no" / "x.json")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_the_worked_example_works() -> None:

@@ -171,10 +171,20 @@ def test_pictures_are_judged_whole(tmp_path: Path, photo: NDArray) -> None:
     Image.fromarray(photo[:70, :50]).save(tmp_path / "a.png")
     Image.fromarray(photo[:40, :40, 0]).save(tmp_path / "grey.png")
     pictures = judged_pictures(tmp_path)
-    assert {n: p.shape for n, p in pictures.items()} == {"a": (60, 48, 3), "grey": (36, 36, 3)}
+    assert {n: p.shape for n, p in pictures.items()} == {"a.png": (60, 48, 3), "grey.png": (36, 36, 3)}
     nearest = torch.nn.Upsample(scale_factor=4, mode="nearest")
     bicubic = torch.nn.Upsample(scale_factor=4, mode="bicubic")
     found = {n: judge(m, pictures, 4) for n, m in (("nearest", nearest), ("bicubic", bicubic))}
-    assert found["bicubic"]["a"] > found["nearest"]["a"] + 0.3
-    with pytest.raises(SystemExit, match="no pictures"):
+    assert found["bicubic"]["a.png"] > found["nearest"]["a.png"] + 0.3
+    with pytest.raises(ValueError, match="no folder with pictures"):
         judged_pictures(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no finite picture"):
+        judge(Broken(), pictures, 4)
+    Image.fromarray(photo[:11, :11]).save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match="is smaller than 12"):
+        judged_pictures(tmp_path)
+
+
+class Broken(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.interpolate(x, scale_factor=4) * float("nan")

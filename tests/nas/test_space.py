@@ -221,7 +221,7 @@ def test_architectures_that_do_not_fit_are_said() -> None:
         network(Architecture(arch.choices, "sr-unheard-of", {}))
     with pytest.raises(ValueError, match="other options"):
         network(Architecture(arch.choices, "sr-basic", {"colour": 1}))
-    with pytest.raises(ValueError, match="are called a"):
+    with pytest.raises(ValueError, match="positions called a"):
         space = SearchSpace()
         space.choice("a", 3, 3), space.choice("a", 3, 3)
 
@@ -297,3 +297,55 @@ def test_a_space_of_ones_own() -> None:
         found = Net(space)
     assert found(torch.rand(2, 3, 6, 6)).shape == (2, 2) and not positions(found)
     assert json.loads(arch.to_json())["choices"]["second"] == ["conv1", 2, 2]
+
+
+def test_what_is_called_twice_costs_twice_but_is_stored_once() -> None:
+    space = SearchSpace()
+    layer = space.choice("a", 4, 4, ("conv3",), (4,))
+
+    class Twice(nn.Module):
+        def __init__(self, calls: int):
+            super().__init__()
+            self.layer, self.calls = layer, calls
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(self.calls):
+                x = self.layer(x)
+            return x
+
+    for measure, factor in ((MACS, 3), (BITOPS, 3), (PARAMS, 1), (PARAM_BITS, 1)):
+        once, thrice = (CostModel(measure, Twice(n), (1, 4, 8, 8)).decided() for n in (1, 3))
+        assert thrice == factor * once
+    with pytest.raises(ValueError, match="was not called"):
+        CostModel(MACS, Twice(0), (1, 4, 8, 8))
+
+
+def test_linear_layers_cost_one_product_for_each_vector() -> None:
+    for shape, vectors in (((1, 64), 1), ((1, 5, 64), 5), ((1, 7, 9, 64), 63)):
+        assert CostModel(MACS, nn.Linear(64, 32), (torch.rand(shape),)).decided() == vectors * 64 * 32
+
+
+def test_tied_positions_have_the_same_candidates() -> None:
+    space = SearchSpace()
+    space.choice("a", 4, 4, ("conv1", "conv3"), tie="t")
+    space.choice("b", 4, 8, ("conv1", "conv3"), tie="t")
+    for wrong in ({"ops": ("conv5", "double3")}, {"bits": (2, 16)}):
+        with pytest.raises(ValueError, match="other candidates"):
+            space.choice("c", 4, 4, **{"ops": ("conv1", "conv3"), "tie": "t", **wrong})
+    with pytest.raises(ValueError, match="not tied"):
+        space.choice("t", 4, 4, ("conv1", "conv3"))
+    for bits in ((), (8, 8), (0, 8), (4.0,), (17,)):
+        with pytest.raises(ValueError, match="bit-widths"):
+            SearchSpace(bits=bits)
+    with pytest.raises(ValueError, match="operations"):
+        SearchSpace(ops=("conv3", "conv3"))
+
+
+def test_the_reach_of_a_space() -> None:
+    space, model = small()
+    cost = CostModel(BITOPS, model, (1, 3, 8, 8))
+    least, most = cost.reach()
+    costs = [cost.of(random_architecture(model, space, np.random.default_rng(i))) for i in range(30)]
+    assert 0 < least <= min(costs) and max(costs) <= most
+    with pytest.raises(ValueError, match="no choice of"):
+        cost.of(Architecture({}))
