@@ -43,7 +43,7 @@ def add_space(p: argparse.ArgumentParser) -> None:
     p.add_argument("--cells", type=int, metavar="N", help="[the paper's]")
     p.add_argument("--no-adq", dest="adq", action="store_false", help="plain residuals without norms")
     p.add_argument("--bicubic", action="store_true", help="add the picture enlarged: for short trainings")
-    p.add_argument("--bits", default="4,8", metavar="B,B", help="candidates [4,8]")
+    p.add_argument("--bits", default="4,8", metavar="B,B", help="candidates, 2 to 16, or 32 for none [4,8]")
     p.add_argument("--quantizer", choices=("lsq", "hwgq"), default="lsq", help="of activations [lsq]")
 
 
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m nas.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_space(p)
-    p.add_argument("--data", type=Path, required=True, metavar="PHOTOS")
+    p.add_argument("--data", type=Path, required=True, metavar="PHOTOS", help="8 or more, sides of crop times scale")
     p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder; made if absent")
     pressure = p.add_mutually_exclusive_group(required=True)
     pressure.add_argument("--penalty", type=float, nargs="+", metavar="L", help="weights of the relative cost")
