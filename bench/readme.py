@@ -223,6 +223,7 @@ TABLES = {
     "gemm": ("gemm", gemm),
     "l1norm": ("l1norm", l1norm),
     "quant-train": ("quant-train", quant_train),
+    "nas-step": ("nas-step", nas_step),
 }
 
 
