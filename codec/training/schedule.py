@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LEARNING_RATE = 1.5e-3  # of Muon and AdamW alike
-WARM_UP = 100  # steps
+WARM_UP = 400  # steps; after 100, fresh optimizers threw trained weights off their course in batches of 64 crops
 TRUNK_CROPS = (16, 128)  # crops of a batch, their side in pixels: small ones make more steps of the same work
 # From this share of a branch on. The last ones are nearer to what the codec will see: few pixels are near a border.
 BRANCH_CROPS = ((0.0, 16, 128), (0.6, 4, 256), (0.9, 2, 384))
