@@ -17,7 +17,7 @@ from quant.export import qcdq, qonnx, traced  # noqa: E402
 
 def trained(name: str, bits: int, quantizer: str = "lsq", **options: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    space = space_of(name, (bits, 8), quantizer, scale=2, **options)
+    space = space_of(name, tuple(sorted({bits, 8})), quantizer, scale=2, **options)
     model = build(space)
     op = "conv3 g3" if name == "sr-basic" else "double3"
     net = network(edges8(model, space, op, bits) if bits < 8 else uniform(model, space, op, bits))
