@@ -6,8 +6,6 @@ that of QuantNAS (arXiv 2208.14839) after DiffQ, its mixing rule ours: see `Nois
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,8 +32,9 @@ def round_through(x: Tensor) -> Tensor:
 class LSQ(nn.Module):
     """x -> step * round(clip(x / step)), with a learned step: one, or one for each of `channels` rows.
 
-    The step is kept positive by construction: it can turn negative otherwise. It starts at 2 mean|x| / sqrt(Qp) of the
-    first x seen, and its gradient is scaled by 1 / sqrt(Qp * values that share it).
+    The step is kept positive by construction: it can turn negative otherwise. Its gradient is scaled by 1 / sqrt(Qp *
+    values that share it). It starts where the first x seen has the least squared error (our default: the paper's
+    2 mean|x| / sqrt(Qp) cuts off what a few channels have large, as latents do).
     """
 
     def __init__(self, bits: int, signed: bool, channels: int = 0):
@@ -52,8 +51,12 @@ class LSQ(nn.Module):
     @torch.no_grad()
     def start(self, x: Tensor) -> None:
         """Fit the step to x."""
-        size = x.abs().flatten(1).mean(1).view(self.raw.shape) if self.raw.dim() else x.abs().mean()
-        self.raw.copy_((2 * size / math.sqrt(levels(self.bits, self.signed)[1])).clamp(min=1e-6))
+        low, high = levels(self.bits, self.signed)
+        rows = x.flatten(1) if self.raw.dim() else x.flatten()[None]
+        top = (rows.abs().amax(1, keepdim=True) / high).clamp(min=1e-6)
+        tried = torch.stack([top * 2 ** (-k / 2) for k in range(2 * self.bits + 1)])
+        errors = torch.stack([((rows / s).clamp(low, high).round() * s - rows).square().sum(1, True) for s in tried])
+        self.raw.copy_(tried.gather(0, errors.argmin(0, keepdim=True))[0].view(self.raw.shape))
         self.started.fill_(True)
         self.ready = True
 

@@ -181,6 +181,8 @@ def draw(searcher: Searcher, path: Path) -> None:
     columns = 4
     rows = -(-len(found) // columns)
     figure = Figure((3.2 * columns, 2.4 * rows), layout="constrained")
+    figure.supxlabel("epoch")
+    figure.supylabel("probability")
     for i, (name, m) in enumerate(found.items()):
         axes = figure.add_subplot(rows, columns, i + 1, title=name, ylim=(0, 1))
         labels = [f"{op.name} {b}" for op in m.ops for b in m.bits]
