@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         more = ["--target-bitops", budget, "--seeds", seeds, "--epochs", args.search_epochs, "--search", name]
         more += ["--warmup", str(int(args.search_epochs) // 5)]
         command(search.main, [*space, *work, "--out", str(folder), *more])
-        found = folder / f"target-{number(budget) / 1e9:g}G"
+        found = folder / search.name_of(number(budget))
         key = {"noise": "searched", "fake": "searched-directly"}[name]
         nets[key] = [(found / f"seed-{i}" / "arch.json", [i]) for i in range(args.seeds)]
     folder = args.out / "baselines"

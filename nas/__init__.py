@@ -4,10 +4,10 @@ quantization noise (Shvetsov et al., arXiv 2208.14839)."""
 from nas.cost import CostModel
 from nas.layers import ADQ, Noise, QConv2d
 from nas.quantizers import HWGQ, LSQ
-from nas.searcher import Entropy, Penalty, Searcher, Target
+from nas.searcher import Penalty, Searcher, Target
 from nas.space import Architecture, Choice, MixedOp, SearchSpace, decided, positions, random_architecture
 
 __all__ = [
-    "ADQ", "HWGQ", "LSQ", "Architecture", "Choice", "CostModel", "Entropy", "MixedOp", "Noise", "Penalty", "QConv2d",
+    "ADQ", "HWGQ", "LSQ", "Architecture", "Choice", "CostModel", "MixedOp", "Noise", "Penalty", "QConv2d",
     "SearchSpace", "Searcher", "Target", "decided", "positions", "random_architecture",
 ]  # fmt: skip

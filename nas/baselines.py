@@ -17,10 +17,11 @@ import numpy as np
 from torch import nn
 
 from nas.cost import CostModel
-from nas.runs import number, write
+from nas.runs import ended, number
 from nas.search import INPUT, add_space, bits_of, check, options_of
 from nas.space import Architecture, Choice, SearchSpace, positions, random_architecture
 from nas.spaces import build, space_of
+from quant.training import replace
 from rate.cost import BITOPS
 
 
@@ -100,37 +101,37 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def run(args: argparse.Namespace) -> None:
+    """Write architectures to compare with."""
+    check(args, {"random": (0, 10_000), "seed": (0, 1 << 62)})
+    bits = bits_of(args.bits)
+    space = space_of(args.space, bits, args.quantizer, **options_of(args))
+    model = build(space)
+    cost = CostModel(BITOPS, model, INPUT)
+    found = {f"uniform-{b}": uniform(model, space, args.op, b) for b in bits}
+    if all(args.op not in [o.name for o in m.ops] for m in positions(model).values()):
+        raise ValueError(f"no position of {args.space} offers {args.op}")
+    if 8 in bits:
+        found["hand"] = edges8(model, space, args.op, min(bits))
+        found["hand-ends"] = edges8(model, space, args.op, min(bits), ("head", "upsample", "tail"))
+    if args.bitops and args.random:
+        least, most = cost.reach()
+        if not least <= args.bitops <= most:
+            raise ValueError(f"architectures of {args.space} cost {least / 1e9:.3g}G to {most / 1e9:.3g}G")
+        low, high = 0.9 * args.bitops, 1.1 * args.bitops
+        drawn = random_search(model, space, cost.of, low, high, args.random, args.seed)
+        found |= {f"random-{i}": a for i, a in enumerate(drawn)}
+    costs = {name: cost.of(arch) for name, arch in found.items()}
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, arch in found.items():
+        replace(args.out / f"{name}.json", arch.to_json())
+        print(f"{args.out / name}.json: {costs[name] / 1e9:.3f} GBitOps")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Write architectures to compare with. The exit status: 2 for what was asked."""
+    """The exit status: 2 for what was asked."""
     args = parser().parse_args(argv)
-    try:
-        check(args, {"random": (0, 10_000), "seed": (0, 1 << 62)})
-        bits = bits_of(args.bits)
-        space = space_of(args.space, bits, args.quantizer, **options_of(args))
-        model = build(space)
-        cost = CostModel(BITOPS, model, INPUT)
-        found = {f"uniform-{b}": uniform(model, space, args.op, b) for b in bits}
-        if all(args.op not in [o.name for o in m.ops] for m in positions(model).values()):
-            raise ValueError(f"no position of {args.space} offers {args.op}")
-        if 8 in bits:
-            found["hand"] = edges8(model, space, args.op, min(bits))
-            found["hand-ends"] = edges8(model, space, args.op, min(bits), ("head", "upsample", "tail"))
-        if args.bitops and args.random:
-            least, most = cost.reach()
-            if not least <= args.bitops <= most:
-                raise ValueError(f"architectures of {args.space} cost {least / 1e9:.3g}G to {most / 1e9:.3g}G")
-            low, high = 0.9 * args.bitops, 1.1 * args.bitops
-            drawn = random_search(model, space, cost.of, low, high, args.random, args.seed)
-            found |= {f"random-{i}": a for i, a in enumerate(drawn)}
-        costs = {name: cost.of(arch) for name, arch in found.items()}
-        args.out.mkdir(parents=True, exist_ok=True)
-        for name, arch in found.items():
-            write(args.out / f"{name}.json", arch.to_json())
-            print(f"{args.out / name}.json: {costs[name] / 1e9:.3f} GBitOps")
-    except (ValueError, OSError) as error:
-        print(f"nas.baselines: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return ended("nas.baselines", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from codec.errors import CodecError
 from nas.cost import CostModel
 from nas.data import judge, judged_pictures
-from nas.runs import check_outputs, read, write
+from nas.runs import check_outputs, ended, read, save_figure
 from nas.search import INPUT
 from nas.space import Architecture
 from nas.train import built
+from quant.training import replace
 from rate.cost import BITOPS
 
 
@@ -59,9 +59,26 @@ def front(found: dict[str, Any], path: Path) -> None:
         axes.errorbar(x, y, spread, marker="o", capsize=3)
         axes.annotate(Path(name).name, (x, y), (5, 5), textcoords="offset points", fontsize=8)
     axes.grid(alpha=0.3)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=120)
-    temporary.replace(path)
+    save_figure(path, figure)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Judge and tell."""
+    check_outputs(args.json, args.plot)
+    pictures, found = judged_pictures(args.pictures), dict[str, Any]()
+    for folder in args.networks:
+        model, arch = load(folder)
+        scores = judge(model, pictures, int(arch.options.get("scale", 4)))
+        gbitops = CostModel(BITOPS, model, INPUT).decided() / 1e9
+        found[str(folder)] = {"mean": statistics.mean(scores.values()), "gbitops": gbitops, "pictures": scores}
+        print(f"{folder}: {found[str(folder)]['mean']:.2f} dB over {len(scores)} pictures", flush=True)
+    means = [f["mean"] for f in found.values()]
+    if len(means) > 1:
+        print(f"mean {statistics.mean(means):.2f} +- {statistics.stdev(means):.2f} dB")
+    if args.plot:
+        front(found, args.plot)
+    if args.json:
+        replace(args.json, json.dumps(found, indent=1) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,26 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--json", type=Path, metavar="FILE")
     p.add_argument("--plot", type=Path, metavar="FILE", help="PNG")
     args = p.parse_args(argv)
-    try:
-        check_outputs(args.json, args.plot)
-        pictures, found = judged_pictures(args.pictures), dict[str, Any]()
-        for folder in args.networks:
-            model, arch = load(folder)
-            scores = judge(model, pictures, int(arch.options.get("scale", 4)))
-            gbitops = CostModel(BITOPS, model, INPUT).decided() / 1e9
-            found[str(folder)] = {"mean": statistics.mean(scores.values()), "gbitops": gbitops, "pictures": scores}
-            print(f"{folder}: {found[str(folder)]['mean']:.2f} dB over {len(scores)} pictures", flush=True)
-        means = [f["mean"] for f in found.values()]
-        if len(means) > 1:
-            print(f"mean {statistics.mean(means):.2f} +- {statistics.stdev(means):.2f} dB")
-        if args.plot:
-            front(found, args.plot)
-        if args.json:
-            write(args.json, json.dumps(found, indent=1) + "\n")
-    except (CodecError, ValueError, OSError) as error:
-        print(f"nas.eval: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return ended("nas.eval", lambda: run(args))
 
 
 if __name__ == "__main__":

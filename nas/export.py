@@ -21,9 +21,10 @@ from nas.eval import load
 from nas.freeze import Frozen, freeze
 from nas.layers import QConv2d
 from nas.quantizers import levels
-from nas.runs import check_outputs
+from nas.runs import check_outputs, ended
 from quant.export import qcdq, qonnx, traced
 from quant.freeze import Dequantize, Quantize
+from quant.training import replace
 
 FREE = (0, 2, 3)  # batch, height, width
 
@@ -61,6 +62,18 @@ def deployed(model: nn.Module) -> nn.Module:
     return made
 
 
+def run(args: argparse.Namespace) -> None:
+    """Write what was asked for."""
+    check_outputs(args.out, args.qonnx)
+    model, _ = load(args.network)
+    example = torch.rand(1, 3, 24, 32)
+    forms = [(path, form) for path, form in ((args.out, qcdq), (args.qonnx, qonnx)) if path]
+    made = [(path, form(traced(deployed(model), example, FREE)).SerializeToString()) for path, form in forms]
+    for path, data in made:
+        replace(path, data)
+        print(f"{path}: {len(data):,} bytes")
+
+
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 2 for what was asked."""
     p = argparse.ArgumentParser(
@@ -70,21 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX, as QCDQ")
     p.add_argument("--qonnx", type=Path, metavar="FILE", help="the same as QONNX")
     args = p.parse_args(argv)
-    try:
-        check_outputs(args.out, args.qonnx)
-        model, _ = load(args.network)
-        example = torch.rand(1, 3, 24, 32)
-        forms = [(path, form) for path, form in ((args.out, qcdq), (args.qonnx, qonnx)) if path]
-        made = [(path, form(traced(deployed(model), example, FREE)).SerializeToString()) for path, form in forms]
-        for path, data in made:
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_bytes(data)
-            temporary.replace(path)
-            print(f"{path}: {len(data):,} bytes")
-    except (ValueError, OSError, ImportError) as error:
-        print(f"nas.export: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return ended("nas.export", lambda: run(args))
 
 
 if __name__ == "__main__":

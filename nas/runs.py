@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import math
-import os
+import signal
 import socket
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -19,7 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from codec.errors import CodecError
 from codec.training.data import load_pictures
+from quant.training import replace
 
 CHECKPOINT, CONFIG, LOG = "checkpoint.pt", "config.json", "log.jsonl"
 
@@ -34,11 +39,18 @@ class Resumable(Protocol):
         """Go on from there."""
 
 
-def write(path: Path, text: str) -> None:
-    """A whole file or none."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+def save(path: Path, state: Any) -> None:
+    """By torch.save; a whole file or none."""
+    written = io.BytesIO()
+    torch.save(state, written)
+    replace(path, written.getvalue())
+
+
+def save_figure(path: Path, figure: Any) -> None:
+    """A figure of matplotlib as PNG; a whole file or none."""
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=110)
+    replace(path, written.getvalue())
 
 
 def read(path: Path) -> Any:
@@ -82,13 +94,8 @@ class Folder:
 
     def save(self, run: Resumable) -> None:
         """The checkpoint: whenever this is killed, the one before or the new one is there."""
-        write(self.path / CONFIG, self.config)
-        temporary = self.path / f"{CHECKPOINT}.tmp"
-        with temporary.open("wb") as f:
-            torch.save(run.state_dict(), f)
-            f.flush()
-            os.fsync(f.fileno())
-        temporary.replace(self.path / CHECKPOINT)
+        replace(self.path / CONFIG, self.config)
+        save(self.path / CHECKPOINT, run.state_dict())
 
     def load(self, run: Resumable) -> bool:
         """Whether there was a checkpoint to go on from. Raises ValueError for one that is damaged or of another run."""
@@ -104,7 +111,7 @@ class Folder:
 
     def log(self, rows: list[dict[str, Any]]) -> None:
         """All rows so far."""
-        write(self.path / LOG, "".join(json.dumps(r) + "\n" for r in rows))
+        replace(self.path / LOG, "".join(json.dumps(r) + "\n" for r in rows))
 
 
 def _difference(file: Path, config: dict[str, Any]) -> str:
@@ -198,3 +205,24 @@ def check_finite(args: argparse.Namespace, **least: float) -> None:
         for value in v if isinstance(v := getattr(args, name), list) else [v]:
             if value is not None and not low <= value < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} is at least {low:g}, not {value}")
+
+
+def use_threads(args: argparse.Namespace) -> None:
+    """Of a trial: what was asked for, or its share of torch's own."""
+    if threads := args.threads or (max(1, torch.get_num_threads() // args.jobs) if args.jobs > 1 else 0):
+        torch.set_num_threads(threads)
+
+
+def ended(name: str, work: Callable[[], None]) -> int:
+    """The exit status of a command: 0, 2 with one line for what was asked, 130 where it was stopped."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, even where that is ignored
+    try:
+        work()
+    except (CodecError, FloatingPointError, ImportError, OSError, ValueError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{name}: stopped; the same command goes on from the last whole epoch", file=sys.stderr)
+        return 130
+    return 0

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +24,21 @@ from nas.cost import CostModel
 from nas.data import Crops
 from nas.layers import Noise
 from nas.quantizers import RULES
-from nas.runs import Folder, check_device, check_finite, number, photographs, trials, write
-from nas.searcher import Entropy, Penalty, Plan, Searcher, Target
+from nas.runs import (
+    Folder,
+    check_device,
+    check_finite,
+    ended,
+    number,
+    photographs,
+    save_figure,
+    trials,
+    use_threads,
+)  # fmt: skip
+from nas.searcher import Penalty, Plan, Searcher, Target
 from nas.space import check_bits
 from nas.spaces import BUILDERS, build, space_of
+from quant.training import replace
 from rate.cost import BITOPS
 
 INPUT = (1, 3, 32, 32)
@@ -112,17 +121,21 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
     return made
 
 
+def name_of(target: float) -> str:
+    """The folder of the trials of a budget."""
+    return f"target-{target / 1e9:.15g}G"
+
+
 def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
     """One search: the folder it left its architecture in."""
     args, penalty, seed = given
-    if threads := args.threads or (max(1, torch.get_num_threads() // args.jobs) if args.jobs > 1 else 0):
-        torch.set_num_threads(threads)
+    use_threads(args)
     bits = bits_of(args.bits)
     space = space_of(args.space, bits, args.quantizer, **options_of(args))
     plan = Plan(
         args.epochs, args.warmup, args.rate, args.logit_rate, args.search, not args.single_level
     )  # fmt: skip
-    name = f"penalty-{penalty:.15g}" if penalty is not None else f"target-{args.target_bitops / 1e9:.15g}G"
+    name = name_of(args.target_bitops) if penalty is None else f"penalty-{penalty:.15g}"
     config = {
         "space": args.space, "options": dict(space.options), "bits": bits, "plan": vars(plan), "noise": args.noise,
         "entropy": args.entropy, "pressure": name, "seed": seed, "steps": args.steps, "batch": args.batch,
@@ -134,10 +147,8 @@ def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
     folder = Folder(args.out / name / f"seed-{seed}", config)
     pressure = Penalty(penalty) if penalty is not None else Target(args.target_bitops)
     cost = CostModel(BITOPS, model, INPUT)
-    if penalty is None and (least := cost.reach()[0]) > args.target_bitops:
-        raise ValueError(f"the cheapest network of {args.space} costs {least / 1e9:.3g}G, more than the budget")
     searcher = Searcher(
-        model, space, cost, pressure, plan, args.steps, Entropy(args.entropy), Noise(args.noise), seed
+        model, space, cost, pressure, plan, args.steps, args.entropy, Noise(args.noise), seed
     )  # fmt: skip
     folder.load(searcher)
     of_weights, of_choices = (
@@ -158,9 +169,9 @@ def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
         raise ValueError(f"{folder.path}: {error}") from error
     bar.close()
     report = searcher.report()
-    write(folder.path / "report.json", json.dumps({"gbitops": cost.decided() / 1e9, "positions": report}, indent=1))
+    replace(folder.path / "report.json", json.dumps({"gbitops": cost.decided() / 1e9, "positions": report}, indent=1))
     draw(searcher, folder.path / "probs.png")
-    write(folder.path / "arch.json", found.to_json())
+    replace(folder.path / "arch.json", found.to_json())
     over = " (over the budget: more epochs, or a higher --logit-rate)"
     too_much = penalty is None and cost.decided() > 1.05 * args.target_bitops
     lines = [f"{folder.path / 'arch.json'}: {cost.decided() / 1e9:.3f} GBitOps{over if too_much else ''}"]
@@ -192,34 +203,29 @@ def draw(searcher: Searcher, path: Path) -> None:
             label = labels[j] if j in best[:2] else None
             axes.plot(range(1, len(values) + 1), [v[j] for v in values], label=label, alpha=1.0 if label else 0.35)
         axes.legend(fontsize=7)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=100)
-    temporary.replace(path)
+    save_figure(path, figure)
+
+
+def run(args: argparse.Namespace) -> None:
+    """All trials; prints what each came to."""
+    check(args, LIMITS)
+    check_finite(args, penalty=0, entropy=0, rate=1e-12, logit_rate=1e-12)
+    check_device(args.device)
+    if args.warmup >= args.epochs:
+        raise ValueError(f"--warmup {args.warmup} leaves none of {args.epochs} epochs to search in")
+    model = build(space_of(args.space, bits_of(args.bits), args.quantizer, **options_of(args)))
+    if args.target_bitops and (least := CostModel(BITOPS, model, INPUT).reach()[0]) > args.target_bitops:
+        raise ValueError(f"the cheapest network of {args.space} costs {least / 1e9:.3g}G, more than the budget")
+    penalties = args.penalty if args.penalty is not None else [None]
+    given = [(args, penalty, seed) for penalty in penalties for seed in range(args.seeds)]
+    for line in trials(trial, given, args.jobs, args.ray):
+        print(line, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 2 for what was asked, 130 where it was stopped."""
     args = parser().parse_args(argv)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        check(args, LIMITS)
-        check_finite(args, penalty=0, entropy=0, rate=1e-12, logit_rate=1e-12)
-        check_device(args.device)
-        if args.warmup >= args.epochs:
-            raise ValueError(f"--warmup {args.warmup} leaves none of {args.epochs} epochs to search in")
-        build(space_of(args.space, bits_of(args.bits), args.quantizer, **options_of(args)))
-        penalties = args.penalty if args.penalty is not None else [None]
-        given = [(args, penalty, seed) for penalty in penalties for seed in range(args.seeds)]
-        for line in trials(trial, given, args.jobs, args.ray):
-            print(line, flush=True)
-    except (ValueError, OSError) as error:
-        print(f"nas.search: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on from the last whole epoch in {args.out}", file=sys.stderr)
-        return 130
-    return 0
+    return ended("nas.search", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -63,13 +63,6 @@ class Target:
 
 
 @dataclass
-class Entropy:
-    """kappa: of the sum over all positions."""
-
-    weight: float = 1e-3
-
-
-@dataclass
 class Plan:
     """How long and how fast. rates: of weights (cosine to 0) and logits; search: "noise", "fake" (direct, with shared
     weights) or "float" (blind to quantization); bilevel: False takes both steps on the weights' batch at once."""
@@ -84,14 +77,15 @@ class Plan:
 
 
 class Searcher:
-    """model: built from `space` with no architecture in use. steps: weight steps of an epoch.
+    """model: built from `space` with no architecture in use. steps: weight steps of an epoch. entropy: kappa, for the sum
+    over all positions.
 
     All chance is torch's, seeded by `seed`: the same seed gives the same architecture on the same machine.
     """
 
     def __init__(
         self, model: nn.Module, space: SearchSpace, cost: CostModel, pressure: Penalty | Target, plan: Plan, steps: int,
-        entropy: Entropy | None = None, noise: Noise | None = None, seed: int = 0,
+        entropy: float = 1e-3, noise: Noise | None = None, seed: int = 0,
         loss: Callable[[Tensor, Tensor], Tensor] = F.l1_loss,
     ):  # fmt: skip
         if not positions(model):
@@ -102,7 +96,7 @@ class Searcher:
             raise ValueError("a search has one epoch or more, of one step or more")
         model.to(memory_format=torch.channels_last)  # twice as fast on CPUs
         self.model, self.space, self.cost, self.pressure, self.plan = model, space, cost, pressure, plan
-        self.entropy, self.loss, self.steps = entropy or Entropy(), loss, steps
+        self.entropy, self.loss, self.steps = entropy, loss, steps
         space.state.mode, space.state.noise = plan.search, noise or Noise()
         self.logits = [m.logits for m in positions(model).values()]
         known = {id(p) for p in self.logits}
@@ -125,9 +119,7 @@ class Searcher:
 
     def _pressure(self) -> Tensor:
         mu = entropy_share(self.epoch, self.plan.epochs, self.plan.warmup)
-        return (
-            self.pressure.weight * self.cost.expected() / self.reference + self.entropy.weight * mu * self.entropies()
-        )
+        return self.pressure.weight * self.cost.expected() / self.reference + self.entropy * mu * self.entropies()
 
     def weight_step(self, batch: Batch, rate: float) -> float:
         """The loss before the step; raises FloatingPointError where it is not finite."""

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import statistics
 import sys
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
+from safetensors.numpy import save as safetensors
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,7 +31,6 @@ from codec import picture
 from codec.bundle import Bundle, find, identity
 from codec.coding import code_latents
 from codec.config import QPS
-from codec.errors import CodecError
 from codec.modes import UNIT, Encode
 from codec.pipeline import padded
 from codec.runtime.native import NativeRuntime
@@ -43,7 +40,7 @@ from nas.baselines import uniform
 from nas.cost import CostModel
 from nas.data import SUFFIXES
 from nas.export import deployed
-from nas.runs import Folder, check_finite, check_outputs, photographs, read, write
+from nas.runs import Folder, check_finite, check_outputs, ended, photographs, read, save
 from nas.search import bits_of
 from nas.searcher import Batch, Penalty, Plan, Searcher
 from nas.space import Architecture, SearchSpace
@@ -51,6 +48,7 @@ from nas.spaces.synthesis import OWN, Synthesis, load, synthesis_space
 from nas.training import Plan as TrainingPlan
 from nas.training import Training
 from quant.export import export_onnx, qcdq
+from quant.training import replace
 from rate import psnr
 from rate.cost import BITOPS
 
@@ -146,7 +144,7 @@ def search(args: argparse.Namespace) -> None:
             bar.update()
 
         found = searcher.fit(halves[0], halves[1], on_epoch)
-    write(folder.path / "arch.json", found.to_json())
+    replace(folder.path / "arch.json", found.to_json())
     whole = cost.of(uniform(model, space, "mixing5", max(space.bits)))
     print(f"{folder.path / 'arch.json'}: {cost.of(found) / 4096e3:.0f} k bit operations a pixel, "
           f"{100 * cost.of(found) / whole:.0f} % of the shipped blocks at {max(space.bits)} bits")  # fmt: skip
@@ -173,10 +171,8 @@ def train(args: argparse.Namespace) -> None:
             bar.update()
 
         run.fit(Lessons(teacher, pictures, args.batch, args.steps, args.seed), on_epoch)
-    write(folder.path / "arch.json", arch.to_json())
-    temporary = folder.path / "network.pt.tmp"
-    torch.save(model.state_dict(), temporary)
-    temporary.replace(folder.path / "network.pt")
+    replace(folder.path / "arch.json", arch.to_json())
+    save(folder.path / "network.pt", model.state_dict())
     print(f"{folder.path}: error {run.history[-1]['loss']:.3f} of the codec's, "
           f"{teacher.cost(model).decided() / 4096e3:.0f} k bit operations a pixel")  # fmt: skip
 
@@ -196,7 +192,7 @@ def evaluate(args: argparse.Namespace) -> None:
         found["qps"][qp] = {"codec": own, "network": ours}
         print(f"QP {qp}: {own:.2f} dB by the codec, {ours:.2f} by the network ({ours - own:+.2f})", flush=True)
     if args.json:
-        write(args.json, json.dumps(found, indent=1) + "\n")
+        replace(args.json, json.dumps(found, indent=1) + "\n")
 
 
 class Drawer(torch.nn.Module):
@@ -223,9 +219,7 @@ def export(args: argparse.Namespace) -> None:
     metadata = dict(teacher.bundle.metadata) | {
         "synthesis": "graph", "arrays/synthesis": "", "synthesis_id": identity({"graph": data}, 2).hex(),
     }  # fmt: skip
-    temporary = args.out.with_name(args.out.name + ".tmp")
-    temporary.write_bytes(save({**teacher.bundle.arrays, "graph/synthesis": data}, metadata))
-    temporary.replace(args.out)
+    replace(args.out, safetensors({**teacher.bundle.arrays, "graph/synthesis": data}, metadata))
     print(f"{args.out}: model {metadata['model_id']} as before, synthesis {metadata['synthesis_id']}, "
           f"{len(data):,} bytes to draw")  # fmt: skip
 
@@ -285,30 +279,23 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def run(args: argparse.Namespace) -> None:
+    """Check the numbers, and do it."""
+    if args.do in ("search", "train"):
+        check_finite(args, epochs=1, steps=1, batch=1, rate=1e-12, seed=0)
+    if args.do == "search":
+        check_finite(args, penalty=0, logit_rate=1e-12, warmup=0)
+        if args.warmup >= args.epochs:
+            raise ValueError(f"--warmup {args.warmup} leaves none of {args.epochs} epochs to search in")
+    if args.do == "eval" and not all(0 <= q < QPS for q in args.qps):
+        raise ValueError(f"QPs are 0 to {QPS - 1}")
+    {"search": search, "train": train, "eval": evaluate, "export": export}[args.do](args)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 2 for what was asked, 130 where it was stopped."""
     args = parser().parse_args(argv)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if args.do in ("search", "train") and not all(n >= 1 for n in (args.epochs, args.steps, args.batch)):
-            raise ValueError("--epochs, --steps and --batch are at least 1")
-        if args.do == "eval" and not all(0 <= q < QPS for q in args.qps):
-            raise ValueError(f"QPs are 0 to {QPS - 1}")
-        if args.do in ("search", "train"):
-            check_finite(args, rate=1e-12, seed=0)
-        if args.do == "search":
-            check_finite(args, penalty=0, logit_rate=1e-12, warmup=0)
-            if args.warmup >= args.epochs:
-                raise ValueError(f"--warmup {args.warmup} leaves none of {args.epochs} epochs to search in")
-        {"search": search, "train": train, "eval": evaluate, "export": export}[args.do](args)
-    except (CodecError, ValueError, OSError, FloatingPointError) as error:
-        print(f"nas.synthesis: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last whole epoch", file=sys.stderr)
-        return 130
-    return 0
+    return ended("nas.synthesis", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
-import threading
 from pathlib import Path
 
 import torch
@@ -22,17 +20,17 @@ from tqdm import tqdm
 from nas.cost import CostModel
 from nas.data import Crops
 from nas.freeze import freeze
-from nas.runs import Folder, check_device, check_finite, photographs, trials, write
+from nas.runs import Folder, check_device, check_finite, ended, photographs, save, trials, use_threads
 from nas.search import INPUT, add_device, check
 from nas.space import Architecture
 from nas.spaces import network
 from nas.training import Plan, Training
+from quant.training import replace
 from rate.cost import BITOPS
 
 LIMITS = {
     "epochs": (1, 100_000), "steps": (1, 1_000_000), "batch": (1, 4096), "crop": (16, 1024), "seeds": (1, 1000),
-    "first_seed": (0, 1 << 31),
-    "jobs": (1, 256), "threads": (0, 512),
+    "first_seed": (0, 1 << 31), "jobs": (1, 256), "threads": (0, 512),
 }  # fmt: skip
 
 
@@ -70,8 +68,7 @@ def built(path: Path, arch: Architecture) -> torch.nn.Module:
 def trial(given: tuple[argparse.Namespace, int]) -> str:
     """One training; what it came to."""
     args, seed = given
-    if threads := args.threads or (max(1, torch.get_num_threads() // args.jobs) if args.jobs > 1 else 0):
-        torch.set_num_threads(threads)
+    use_threads(args)
     arch = Architecture.load(args.architecture)
     plan = Plan(args.epochs, args.steps, args.rate, args.floating)
     config = {"architecture": json.loads(arch.to_json()), "plan": vars(plan), "batch": args.batch, "crop": args.crop,
@@ -106,37 +103,30 @@ def trial(given: tuple[argparse.Namespace, int]) -> str:
         "entropy_bytes": sum(f.entropy() for f in layers.values()) / 8,
         "loss": run.history[-1]["loss"],
     }
-    write(folder.path / "frozen.json", json.dumps(sizes, indent=1) + "\n")
-    write(folder.path / "arch.json", arch.to_json())
-    temporary = folder.path / "network.pt.tmp"
-    torch.save({"architecture": arch.to_json(), "state": model.state_dict()}, temporary)
-    temporary.replace(folder.path / "network.pt")
+    replace(folder.path / "frozen.json", json.dumps(sizes, indent=1) + "\n")
+    replace(folder.path / "arch.json", arch.to_json())
+    save(folder.path / "network.pt", {"architecture": arch.to_json(), "state": model.state_dict()})
     return (
         f"{folder.path}: loss {sizes['loss']:.4f}, {sizes['gbitops']:.3f} GBitOps, {sizes['weights']} weights in "
         f"{sizes['packed_bytes']} bytes, {sizes['entropy_bytes']:.0f} entropy coded"
     )
 
 
+def run(args: argparse.Namespace) -> None:
+    """All trainings; prints what each came to."""
+    check(args, LIMITS)
+    check_finite(args, rate=1e-12, floating=0)
+    check_device(args.device)
+    if args.floating >= 1:
+        raise ValueError("--floating is a share below 1: the rest is trained in its bits")
+    for line in trials(trial, [(args, args.first_seed + i) for i in range(args.seeds)], args.jobs, args.ray):
+        print(line, flush=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 2 for what was asked, 130 where it was stopped."""
     args = parser().parse_args(argv)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        check(args, LIMITS)
-        check_finite(args, rate=1e-12, floating=0)
-        check_device(args.device)
-        if args.floating >= 1:
-            raise ValueError("--floating is a share below 1: the rest is trained in its bits")
-        for line in trials(trial, [(args, args.first_seed + i) for i in range(args.seeds)], args.jobs, args.ray):
-            print(line, flush=True)
-    except (ValueError, OSError) as error:
-        print(f"nas.train: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on from the last whole epoch in {args.out}", file=sys.stderr)
-        return 130
-    return 0
+    return ended("nas.train", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -39,21 +39,22 @@ def _wide(x, kind: tl.constexpr):
 
 
 @triton.jit
-def _passes_narrow(x, kind: tl.constexpr):
+def _inside(x, kind: tl.constexpr, low: tl.constexpr, high: tl.constexpr):
     if kind == 0:
         inside = x == x
     else:
-        inside = (x > -8.0) & (x < 7.9375)
+        inside = (x > low) & (x < high)
     return inside
 
 
 @triton.jit
+def _passes_narrow(x, kind: tl.constexpr):
+    return _inside(x, kind, -8.0, 7.9375)
+
+
+@triton.jit
 def _passes_wide(x, kind: tl.constexpr):
-    if kind == 0:
-        inside = x == x
-    else:
-        inside = (x > -128.0) & (x < 127.99609375)
-    return inside
+    return _inside(x, kind, -128.0, 127.99609375)
 
 
 @triton.jit
@@ -185,6 +186,13 @@ def _add_back_kernel(
 
 
 @triton.jit
+def _shifted(x, p, k, i, j, n, row, column, height, width, c):
+    inside = (p < n) & (row + i >= 2) & (row + i < height + 2) & (column + j >= 2) & (column + j < width + 2)
+    at = (p + (i - 2) * width + (j - 2))[:, None] * c + k[None, :]
+    return tl.load(x + at, inside[:, None] & (k[None, :] < c), other=0.0).to(tl.float32)
+
+
+@triton.jit
 def _depthwise_kernel(
     x, taps, bias, y, n, height, width, c,
     kind: tl.constexpr, flipped: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr
@@ -196,21 +204,12 @@ def _depthwise_kernel(
     total = tl.zeros((rows, columns), tl.float32)
     for i in tl.static_range(5):
         for j in tl.static_range(5):
-            inside = (p < n) & (row + i >= 2) & (row + i < height + 2) & (column + j >= 2) & (column + j < width + 2)
-            at = (p + (i - 2) * width + (j - 2))[:, None] * c + k[None, :]
-            value = tl.load(x + at, inside[:, None] & (k[None, :] < c), other=0.0).to(tl.float32)
+            value = _shifted(x, p, k, i, j, n, row, column, height, width, c)
             tap = tl.load(taps + (24 - 5 * i - j if flipped else 5 * i + j) * c + k, k < c, other=0.0)
             total += value * tap[None, :]
     if not flipped:
         total = _narrow(total + tl.load(bias + k, k < c, other=0.0)[None, :], kind)
     tl.store(y + p[:, None] * c + k[None, :], total, (p[:, None] < n) & (k[None, :] < c))
-
-
-@triton.jit
-def _shifted(x, p, k, i, j, n, row, column, height, width, c):
-    inside = (p < n) & (row + i >= 2) & (row + i < height + 2) & (column + j >= 2) & (column + j < width + 2)
-    at = (p + (i - 2) * width + (j - 2))[:, None] * c + k[None, :]
-    return tl.load(x + at, inside[:, None] & (k[None, :] < c), other=0.0).to(tl.float32)
 
 
 @triton.jit

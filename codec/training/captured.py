@@ -48,7 +48,8 @@ class Captured:
 
     def told(self, found: Tensor, count: int) -> Told:
         """What a graph answers, taken apart."""
-        rates, squares = found.cpu()[2:].split((len(found) - 2 - count, count))
+        found = found.cpu()
+        rates, squares = found[2:].split((len(found) - 2 - count, count))
         return float(found[0]), rates.view(-1, count), squares, bool(found[1])
 
 

@@ -7,6 +7,7 @@ warm-up, at half the rate. (Our choice.)
 
 from __future__ import annotations
 
+import math
 import sys
 
 import torch
@@ -30,6 +31,8 @@ class Guard:
     def __call__(self, now: Step, loss: float) -> None:
         phase = (now.size, now.rounding)
         if phase != self.phase:  # what a loss means has changed
+            if not math.isfinite(loss):
+                return
             self.phase, self.loss, self.lowest, self.steps = phase, loss, float("inf"), 0
         self.steps, self.since = self.steps + 1, self.since + 1
         worst = FAR * self.lowest  # of what one step can say

@@ -55,8 +55,10 @@ def test_it_goes_back_to_the_older_copy_at_half_the_rate(
 def test_one_bad_step_or_larger_crops_are_no_reason(watched: tuple) -> None:
     run, watch = watched
     steps(run, watch, SMALL, [1.0] * 60 + [float("nan")] + [1.1] * 60 + [1e9] + [1.0] * 60)
-    steps(run, watch, LARGE, [3.0] * 100)
+    steps(run, watch, LARGE, [float("nan")] + [3.0] * 100)
     assert run.counts["halvings"] == 0
+    steps(run, watch, LARGE, [9.0] * 40)
+    assert run.counts["halvings"] == 1
 
 
 def test_how_often_is_kept_with_the_checkpoint(watched: tuple) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from nas import CostModel, Entropy, Noise, Penalty, Searcher, Target, positions  # noqa: E402
+from nas import CostModel, Noise, Penalty, Searcher, Target, positions  # noqa: E402
 from nas.data import Crops, judge, judged_pictures, reduced, reduction  # noqa: E402
 from nas.searcher import Plan, entropy_share  # noqa: E402
 from nas.spaces import build, space_of  # noqa: E402
@@ -91,7 +91,7 @@ def test_a_penalty_makes_it_cheaper_and_a_target_finds_its_weight(photo: NDArray
 def test_the_entropy_makes_it_decide(photo: NDArray) -> None:
     plan, ends = Plan(epochs=6, warmup=0, logit_rate=0.1), {}
     for weight in (0.0, 1.0):
-        made, *batches = searcher(photo, plan, Penalty(1.0), entropy=Entropy(weight))
+        made, *batches = searcher(photo, plan, Penalty(1.0), entropy=weight)
         made.fit(*batches)
         ends[weight] = float(made.entropies().detach())
     assert ends[1.0] < ends[0.0]
