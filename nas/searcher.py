@@ -77,8 +77,7 @@ class Plan:
 
 
 class Searcher:
-    """model: built from `space` with no architecture in use. steps: weight steps of an epoch. entropy: kappa, for the sum
-    over all positions.
+    """model: built from `space` with no architecture in use. steps: weight steps of an epoch. entropy: kappa.
 
     All chance is torch's, seeded by `seed`: the same seed gives the same architecture on the same machine.
     """
