@@ -1,7 +1,7 @@
 """The `codec` command: parse, call, print. What it prints for people goes to stderr, what it makes goes to stdout.
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 not a .mlic file or an unknown version of it, 4 unknown model, 5 corrupt,
-130 interrupted. An error is one line; MLIC_DEBUG=1 gives the traceback instead.
+6 a target out of reach, 130 interrupted. An error is one line; MLIC_DEBUG=1 gives the traceback instead.
 
 Only `click` and the standard library are imported here: `codec --help` must not wait for numpy or onnxruntime.
 """
@@ -11,27 +11,21 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
 
 import codec
-from codec import files
-from codec.container import MAX_PIXELS
+from codec import commands, files
+from codec.commands import coding, measuring
+from codec.commands import say as _say
+from codec.completion import SHELLS, paths, script
 from codec.errors import CodecError, Corrupt
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _PASS_ON: dict[str, Any] = {"help_option_names": [], "ignore_unknown_options": True, "allow_interspersed_args": False}
-
-_threads = click.option(
-    "-j", "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads  [default: all cores]"
-)
-_model = click.option("--model", metavar="NAME|FILE", help="model bundle, see `codec models`")
-_quiet = click.option("--quiet", is_flag=True, help="print errors only")
 
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -51,89 +45,12 @@ def cli() -> None:
     """Learned image compression: pictures to .mlic files and back. `-` is stdin or stdout."""
 
 
-@cli.command()
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT")
-@click.option("-q", "quality", type=click.FloatRange(0, 100), metavar="QUALITY", help="[default: 50]")
-@click.option("--qp", type=click.IntRange(0, 63), metavar="LEVEL", help="rate level, in place of -q")
-@click.option(
-    "-e",
-    "--effort",
-    type=click.Choice([str(e) for e in codec.EFFORTS]),
-    default="5",
-    show_default=True,
-    help="7, 8, 9: refine for 200, 500, 2000 iterations, minutes to hours a megapixel; needs PyTorch",
-)
-@click.option("--time-limit", type=click.FloatRange(min=0), metavar="SECONDS", help="of refinement")
-@_threads
-@_model
-@_quiet
-def encode(
-    source: str,
-    target: str,
-    quality: float | None,
-    qp: int | None,
-    effort: str,
-    time_limit: float | None,
-    threads: int | None,
-    model: str | None,
-    quiet: bool,
-) -> None:
-    """Compress a picture (PNG, JPEG, WebP, TIFF, ...) to a .mlic file."""
-    if quality is not None and qp is not None:
-        raise click.UsageError("-q and --qp say the same thing: give one of them")
-    asked = 50.0 if quality is None else quality
-    if asked != asked:  # click's range lets "nan" pass
-        raise click.BadParameter("nan is not a number", param_hint="'-q'")
-    files.check_target(target)
-    files.check_apart(source, target)
-    start = time.perf_counter()
-    picture = _pictures().load(files.stdin() if source == files.STDIO else source)
-    refinement: dict[str, Any] = {"effort": int(effort)}
-    if time_limit is not None:
-        refinement["time_limit"] = time_limit
-    iterations = 0 if quiet else codec.EFFORTS[int(effort)]
-    with click.progressbar(length=iterations, label="refining", file=sys.stderr, hidden=not iterations) as bar:
-        if iterations:
-            refinement["progress"] = lambda done, cost: bar.update(1)
-        data = codec.encode(picture, asked, qp=qp, model=model, threads=threads, **refinement)
-    files.write(target, data)
-    if not quiet:
-        fact = codec.info(data)
-        shown = asked if qp is None else fact["quality"]
-        _say(
-            f"{source} -> {target}: {fact['width']}x{fact['height']}, {fact['bytes']} bytes, {fact['bpp']:.3f} bpp, "
-            f"q {shown:.3g} (qp {fact['qp']}), {time.perf_counter() - start:.2f} s"
-        )
-        for note in picture.notes:
-            _say(f"note: {note}")
+for _command in (coding.encode, coding.decode, measuring.evaluate, measuring.compare):
+    cli.add_command(_command)
 
 
 @cli.command()
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT")
-@click.option("--runtime", type=click.Choice(["native", "onnx", "torch"]), default="native", show_default=True)
-@_threads
-@_model
-@_quiet
-def decode(source: str, target: str, runtime: str, threads: int | None, model: str | None, quiet: bool) -> None:
-    """Decompress a .mlic file to a picture.
-
-    The extension of OUT says which kind (PNG, JPEG, WebP, TIFF, BMP, PPM); `-` gets PNG.
-    """
-    start = time.perf_counter()
-    files.check_apart(source, target)
-    data = files.read(source)
-    pictures = _pictures()
-    pictures.check_output(target)
-    image = codec.decode(data, model=model, threads=threads, runtime=runtime)
-    pictures.save(image, target)
-    if not quiet:
-        _say(f"{source} -> {target}: {image.width}x{image.height}, {time.perf_counter() - start:.2f} s")
-
-
-@cli.command()
-@click.argument("source", metavar="IN")
+@click.argument("source", metavar="IN", shell_complete=paths)
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 def info(source: str, as_json: bool) -> None:
     """Show what a .mlic file says about itself."""
@@ -148,9 +65,9 @@ def info(source: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("source", metavar="IN")
-@_threads
-@_model
+@click.argument("source", metavar="IN", shell_complete=paths)
+@commands.threads
+@commands.model
 def verify(source: str, threads: int | None, model: str | None) -> None:
     """Check that a .mlic file is whole and decodes.
 
@@ -180,60 +97,6 @@ def models(networks: bool) -> None:
         _say("no model bundle is installed")
 
 
-@cli.command()
-@click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--qp", "levels", metavar="LIST", default="0,9,18,27,36,45,54,63", show_default=True, help="rate levels")
-@click.option("--json", "target", metavar="FILE", help="write every picture and the averages; itself a curve file")
-@click.option("--against", metavar="FILE[:NAME]", multiple=True, help="curve file to give the BD-rate against")
-@_threads
-@_model
-@_quiet
-def evaluate(
-    folder: Path,
-    levels: str,
-    target: str | None,
-    against: tuple[str, ...],
-    threads: int | None,
-    model: str | None,
-    quiet: bool,
-) -> None:
-    """Measure rate and distortion on a folder of pictures.
-
-    Real files are made and decoded in memory. Needs the extra `bench` for MS-SSIM and BD-rates.
-    """
-    try:
-        qps = sorted({int(part) for part in levels.split(",")})
-    except ValueError:
-        qps = [-1]
-    if not set(qps) <= set(range(codec.MAX_QP + 1)):
-        raise click.BadParameter(f"{levels} is not a list like 0,18,36,63 of levels in 0..63", param_hint="'--qp'")
-    from codec import evaluate as suite
-    from codec.bundle import find
-
-    if target is not None:
-        files.check_target(target)
-    curves, similarity = suite.anchors(against, len(qps)), suite.knows_similarity()
-    with click.progressbar(
-        suite.pictures_in(folder), file=sys.stderr, hidden=quiet or not sys.stderr.isatty()
-    ) as pictures:
-        results, skipped = suite.evaluate(pictures, qps, similarity, model=model, threads=threads)
-    made = suite.report(results, skipped, find(model), curves)
-    say = (lambda _: None) if quiet else _say
-    show = _say if target == files.STDIO else click.echo
-    for line in skipped:
-        say(f"skipped {line}")
-    if not similarity:
-        say("note: no MS-SSIM without pip install 'narrowbit[bench]'")
-    show("  qp  bit/pixel  PSNR, dB  MS-SSIM")
-    for qp, bpp, quality, alike in zip(qps, made["bpp"], made["psnr"], made["ms_ssim"], strict=True):
-        show(f"{qp:4} {bpp:10.4f} {quality:9.3f}  {'' if alike is None else f'{alike:7.5f}'}")
-    for name, bd in made.get("bd_rate", {}).items():
-        show(f"BD-rate against {name}: {bd['percent']:+.2f} % over {bd['from']:.2f} to {bd['to']:.2f} dB")
-    say(f"{len(made['pictures'])} pictures, averages of each")
-    if target is not None:
-        files.write(target, (json.dumps(made, indent=1) + "\n").encode())
-
-
 @cli.command(context_settings=_PASS_ON)
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def train(argv: tuple[str, ...]) -> None:
@@ -248,6 +111,16 @@ def export(argv: tuple[str, ...]) -> None:
     _pass_on("export", argv)
 
 
+@cli.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete this command's words.
+
+    In ~/.bashrc or ~/.zshrc: source <(codec completion bash)
+    """
+    click.echo(script(shell, cli), nl=False)
+
+
 def _pass_on(name: str, argv: tuple[str, ...]) -> None:
     """Run `codec.training.NAME.main`, whose imports and options are no business of this file."""
     try:
@@ -255,19 +128,6 @@ def _pass_on(name: str, argv: tuple[str, ...]) -> None:
     except ImportError as error:
         raise CodecError(f"`codec {name}` needs PyTorch ({error}): pip install 'narrowbit[train,export]'") from error
     sys.exit(tool.main(list(argv)))
-
-
-def _pictures() -> Any:
-    from PIL import Image  # numpy and Pillow: only when there are pixels to work on
-
-    from codec import picture
-
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # in this process the file format's limit is the one that counts
-    return picture
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _fail(message: object, code: int = 1) -> int:

@@ -33,3 +33,9 @@ class Corrupt(CodecError):
     """An MLIC file that was damaged or cut short."""
 
     exit_code = 5
+
+
+class OutOfReach(CodecError):
+    """No rate level gives the size or the quality asked for."""
+
+    exit_code = 6

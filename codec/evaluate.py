@@ -65,7 +65,7 @@ def pictures_in(folder: Path) -> list[Path]:
 def measure(source: picture.Picture, qp: int, similarity: bool, **options: Any) -> Point:
     """Encode, decode, compare. options: model and threads, as for codec.encode."""
     data = codec.encode(source, qp=qp, **options)
-    decoded = np.asarray(codec.decode(data, **options).convert("RGB"))
+    decoded = np.asarray(codec.decode_picture(data, **options).shallow().image().convert("RGB"))
     height, width = source.rgb.shape[:2]
     alike = ms_ssim(source.rgb, decoded) if similarity and min(height, width) > 160 else None
     return Point(len(data), bits_per_pixel(len(data), width, height), psnr(source.rgb, decoded), alike)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 import cpp_ext
 from codec import tables
 from codec.coding import HYPER
+from codec.container import LANES, Piece
 from codec.errors import Corrupt
 from rate import gaussian_bits
 
@@ -108,17 +111,57 @@ class Encode(_Coding):
 class Decode(_Coding):
     """Reads symbols. z_shape: (1, channels, height, width)."""
 
-    def __init__(self, decoder: cpp_ext.Decoder, z_shape: tuple[int, ...], skip: int):
+    def __init__(self, bank: cpp_ext.TableBank, piece: Piece, z_shape: tuple[int, ...], skip: int):
         super().__init__(skip)
-        self.decoder, self.z_shape = decoder, z_shape
+        self.z_shape, self.expected = z_shape, piece.latents_crc
+        self.decoder = cpp_ext.Decoder(bank, piece.payload, piece.lanes)
 
     def code(self, i: int, half: int, mean: Floats, index: Floats) -> Floats:
         if i == HYPER:
             mean, index = (np.broadcast_to(a, self.z_shape) for a in (mean, index))
         coded = self.coded(i, index)
         symbols = np.zeros(mean.shape, np.float32)
-        symbols[coded] = self.decoder.get(index[coded].astype(np.uint8))
+        symbols[coded] = self.read(index[coded].astype(np.uint8))
         values = symbols * UNIT + mean
         if values.min(initial=0) < LOWEST or values.max(initial=0) > HIGHEST:
             raise Corrupt("the file is damaged: a latent is out of range")
         return self.finished(symbols, mean)
+
+    def read(self, indexes: NDArray[np.uint8]) -> NDArray[np.int16]:
+        return self.decoder.get(indexes)
+
+    def finish(self) -> None:
+        """Raise Corrupt or CorruptStream unless all was read, and is what was encoded."""
+        self.decoder.finish()
+        if self.crc != self.expected:
+            raise Corrupt(
+                "the decoded latents are not those that were encoded: the file is damaged, or this machine is"
+            )
+
+
+_BATCH = 32 * LANES[-1]  # symbols that are read at a time; every lane has as many of them
+
+
+class Preview(Decode):
+    """Reads what there is: where the payload ends, symbols are zero, and latents what the network expects of them."""
+
+    def __init__(self, bank: cpp_ext.TableBank, piece: Piece, z_shape: tuple[int, ...], skip: int):
+        self.over = False
+        # A cut may leave half a word, or nothing to begin with.
+        for payload in (piece.payload, piece.payload[:-1], b""):
+            with suppress(cpp_ext.CorruptStream):
+                super().__init__(bank, replace(piece, payload=payload), z_shape, skip)
+                break
+
+    def read(self, indexes: NDArray[np.uint8]) -> NDArray[np.int16]:
+        symbols = np.zeros(len(indexes), np.int16)
+        for at in range(0, len(indexes), _BATCH):
+            try:
+                if not self.over:
+                    symbols[at : at + _BATCH] = self.decoder.get(indexes[at : at + _BATCH])
+            except cpp_ext.CorruptStream:
+                self.over = True
+        return symbols
+
+    def finish(self) -> None:
+        pass

@@ -1,62 +1,81 @@
-"""Picture files and Pillow images <-> 8-bit RGB planes.
+"""Picture files and Pillow images -> upright 8-bit RGB planes, and what belongs to them; and back to Pillow images.
 
-A .mlic file of version 0 holds 8 bits of red, green and blue (or grey) per pixel and nothing else. So `load` refuses
-what would change the picture's look without that being said (alpha, more than 8 bits, other colour spaces), and lists
-in `Picture.notes` the remarks about what is left out: colour profile, metadata, further frames.
+What cannot be kept as it is, is converted, and `Picture.notes` says so: colour spaces, samples of more than 8 bits,
+further frames, comments.
 """
 
+from __future__ import annotations
+
 import io
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO, Union
+from typing import Any, BinaryIO, Union
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
-from codec import files
-from codec.container import check_size
+from codec import metadata
+from codec.alpha import fill
+from codec.container import SIGNATURE, check_size
 from codec.errors import BadInput, CodecError
 
-Source = Union[str, Path, bytes, BinaryIO, Image.Image, NDArray[np.uint8], "Picture"]
+Source = Union[str, Path, bytes, BinaryIO, Image.Image, NDArray[np.uint8], NDArray[np.uint16], "Picture"]
 
-# What `save` writes, and how it stays as close to the decoded pixels as the format can.
-# Formats that would do more than that on the way (GIF: 256 colours) are left to a picture editor.
-_FORMATS: dict[str, tuple[str, dict[str, object]]] = {
-    ".png": ("PNG", {"compress_level": 3}),  # on photographs 2 % smaller than 6, in 40 % of the time
-    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    ".webp": ("WEBP", {"lossless": True}),
-    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".bmp": ("BMP", {}),
-    ".ppm": ("PPM", {}),
-    ".pgm": ("PPM", {}),
-    ".pnm": ("PPM", {}),
-}
-
-_GREY_MODES = {"1", "L", "LA"}
-_COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"}
-_EXIF_IFD = 0x8769
+_GREY_MODES = {"1", "L", "LA", "La"}
+_CONVERTED = {"CMYK": "CMYK", "LAB": "L*a*b*", "HSV": "HSV"}
+_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
 _HEAD_BYTES = 1 << 16
+_STRIP = 1024  # rows that are converted at a time: a large picture is not held in one more form than it must be
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`rgb`: uint8 [H, W, 3], sRGB assumed; `grey`: the source had one channel, so that the three planes are equal;
-    `notes`: one line each on what was in the source and is not kept."""
+    """`rgb`: [H, W, 3], sRGB unless a profile says otherwise, uint8 (or, decoded from a deep file, uint16); `grey`: the
+    source had one channel, so that the three planes are equal; `alpha`: uint8 [H, W] or None for an opaque picture;
+    `deep`: the source had 16 bits per sample; `metadata`: "icc", "exif", "xmp" -> bytes; `notes`: one line each on
+    what was in the source and is not kept."""
 
-    rgb: NDArray[np.uint8]
+    rgb: NDArray[Any]
     grey: bool = False
+    alpha: NDArray[np.uint8] | None = None
+    deep: bool = False
+    metadata: dict[str, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def samples(self) -> NDArray[Any]:
+        """[H, W, channels]: grey or RGB, and alpha if there is any, in the type of `rgb`."""
+        colours = _luma(self.rgb) if self.grey else self.rgb
+        if self.alpha is None:
+            return colours
+        scale = np.iinfo(self.rgb.dtype).max // 255
+        return np.concatenate((colours, self.alpha[:, :, None].astype(self.rgb.dtype) * scale), 2)
+
+    def shallow(self) -> Picture:
+        """With 8 bits per sample."""
+        if self.rgb.dtype == np.uint8:
+            return self
+        return replace(self, rgb=np.rint(self.rgb / 257).astype(np.uint8))
+
+    def image(self) -> Image.Image:
+        """A Pillow image: L, LA, RGB or RGBA; I;16 for deep grey, while other deep ones are rounded to 8 bits.
+
+        Its `info` has what there is of icc_profile, exif and xmp.
+        """
+        samples = self.samples()
+        if samples.dtype == np.uint16 and samples.shape[2] > 1:
+            return self.shallow().image()
+        image = Image.fromarray(np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples))
+        image.info |= {"icc_profile" if kind == "icc" else kind: data for kind, data in self.metadata.items()}
+        return image
 
 
 def load(source: Source) -> Picture:
     """The pixels of a picture, upright (the EXIF orientation is applied); of several frames the first.
 
     `source` is a path, the bytes of a picture file, an open binary file (read to its end), a Pillow image, an array
-    uint8 [H, W, 3] or [H, W], or a Picture (returned as it is).
+    uint8 or uint16, [H, W], [H, W, 3] or [H, W, 4], or a Picture (returned as it is).
 
     Raises BadInput for what a .mlic file cannot hold and for what is no picture, OSError when a path cannot be read.
     Size limits are checked before pixels are decoded; Pillow's own limit, `Image.MAX_IMAGE_PIXELS`, holds as well.
@@ -75,43 +94,6 @@ def load(source: Source) -> Picture:
     return _guarded("the picture", io.BytesIO(source.read()))
 
 
-def to_image(rgb: NDArray[np.uint8], grey: bool) -> Image.Image:
-    """Planes uint8 [H, W, 3] as a Pillow image of mode RGB, or of mode L when `grey`."""
-    image = Image.fromarray(np.ascontiguousarray(rgb))
-    return image.convert("L") if grey else image
-
-
-def check_output(target: str) -> str:
-    """Raise BadInput unless `save` can write a picture to `target`; returns Pillow's name of the format.
-
-    `-` and devices get PNG. To be called before the work starts, not after.
-    """
-    name = "PNG" if target == files.STDIO else _FORMATS.get(Path(target).suffix.lower(), ("", {}))[0]
-    if not name and files.is_special(target) and not os.path.isdir(target):
-        name = "PNG"
-    if not name:
-        raise BadInput(f"{target}: no picture format goes by this extension; use one of {' '.join(_FORMATS)}")
-    files.check_target(target)
-    return name
-
-
-def save(image: Image.Image, target: str | Path | BinaryIO, format: str | None = None) -> None:
-    """Write `image` to a path (`-`: stdout) in the format of its extension, whole or not at all; or to a stream,
-    as `format` (Pillow's name, PNG unless given). Raises BadInput, OSError.
-    """
-    name = format or (check_output(str(target)) if isinstance(target, (str, Path)) else "PNG")
-    options = next((options for known, options in _FORMATS.values() if known == name), {})
-    encoded = io.BytesIO()  # TIFF seeks, pipes cannot
-    try:
-        image.save(encoded, format=name, **options)
-    except (OSError, ValueError, KeyError) as error:  # no I/O here: Pillow's ways to say that the format cannot
-        raise BadInput(f"cannot write {image.width}x{image.height} {image.mode} as {name}: {error}") from error
-    if isinstance(target, (str, Path)):
-        files.write(str(target), encoded.getvalue())
-    else:
-        target.write(encoded.getvalue())
-
-
 def _guarded(name: str, source: BinaryIO | Image.Image) -> Picture:
     """Decode with Pillow, with every failure told as one BadInput that names the picture."""
     try:
@@ -119,7 +101,9 @@ def _guarded(name: str, source: BinaryIO | Image.Image) -> Picture:
             return _from_image(source)
         head = source.read(_HEAD_BYTES)
         source.seek(0)
-        with Image.open(source) as image:
+        if head.startswith(SIGNATURE):
+            raise BadInput("is a .mlic file already: decode it first")
+        with _opened(source) as image:
             return _from_image(image, head)
     except BadInput as error:
         raise BadInput(f"{name} {error}") from None
@@ -133,53 +117,128 @@ def _guarded(name: str, source: BinaryIO | Image.Image) -> Picture:
         raise BadInput(f"{name} is damaged or cut short and cannot be read: {error}") from error
 
 
+def _opened(source: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(source)
+    except Image.UnidentifiedImageError:
+        if not find_spec("pillow_heif"):
+            raise
+        from pillow_heif import register_heif_opener  # for those who have it
+
+        register_heif_opener()
+        source.seek(0)
+        return Image.open(source)
+
+
 def _from_image(image: Image.Image, head: bytes = b"") -> Picture:
     """Messages of the BadInput raised here go on from the picture's name."""
     try:
         check_size(image.width, image.height)
     except BadInput as error:
         raise BadInput(f"has {error}") from None
-    mode = image.mode
-    if mode.startswith("I") or mode == "F" or _is_deep(image, head):
-        raise BadInput("has more than 8 bits per sample, which version 0 does not keep: reduce it to 8 bits first")
-    alpha_refused = BadInput("has an alpha channel, which version 0 does not keep: flatten it first")
-    if mode in ("La", "RGBa"):
-        raise alpha_refused
-    if mode not in _GREY_MODES | _COLOUR_MODES:
-        raise BadInput(f"has the colour mode {mode}, which version 0 does not keep: convert it to RGB or grey first")
-
+    if image.mode == "F":
+        raise BadInput("has floating-point samples: scale them to 8 or 16 bits first")
+    deep = _is_deep(image, head) or image.mode.startswith("I")
+    grey = image.mode in _GREY_MODES or image.mode.startswith("I") or _layout(image).startswith("LA;")
     frames = max(getattr(image, "n_frames", 1), len(image.info.get("sizes", ())))
     image.load()  # before the notes: PNG metadata may follow the pixels
-    notes = _not_kept(image)
+    kept, notes = _beside_pixels(image)
     if frames > 1:
         notes.append(f"only the first of {frames} frames is kept")
-    upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:  # by an alpha channel, a palette entry or a colour key: RGBA shows them all
-        upright = upright.convert("RGBA")
-        if upright.getchannel("A").getextrema() != (255, 255):
-            raise alpha_refused
+    if deep:
+        notes.append("samples are reduced to 8 bits; decoding gives 16 again")
+    if image.mode in _CONVERTED:
+        notes.append(f"{_CONVERTED[image.mode]} colours are converted to RGB")
+    if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+        image = ImageOps.exif_transpose(image)
+        kept = metadata.upright(kept)
+    if image.mode in _CONVERTED:
+        image = _to_srgb(image, kept.pop("icc", b""))
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    transparent = image.has_transparency_data and not image.mode.startswith("I")
+    alpha = np.empty((image.height, image.width), np.uint8) if transparent else None
+    for top in range(0, image.height, _STRIP):
+        rows = slice(top, min(top + _STRIP, image.height))
+        strip = image if image.height <= _STRIP else image.crop((0, rows.start, image.width, rows.stop))
+        if alpha is None:
+            rgb[rows] = _eight_bits(strip)
+        else:
+            both = np.asarray(
+                strip.convert("RGBA")
+            )  # an alpha channel, a palette entry, a colour key: it shows them all
+            alpha[rows] = both[:, :, 3]
+            rgb[rows] = fill(both[:, :, :3], alpha[rows])
+    if alpha is not None and alpha.min() == 255:
+        alpha = None
         notes.append("the alpha channel is dropped: it is opaque everywhere")
-    return Picture(np.array(upright.convert("RGB"), dtype=np.uint8), mode in _GREY_MODES, notes)
+    return Picture(rgb, grey, alpha, deep, kept, notes)
 
 
-def _from_array(array: NDArray[np.uint8]) -> Picture:
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+def _eight_bits(strip: Image.Image) -> NDArray[np.uint8]:
+    """[rows, W, 3], or [rows, W, 1] of grey with 16 bits."""
+    if not strip.mode.startswith("I"):
+        return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
+    samples = np.asarray(strip).astype(np.int64)
+    if samples.min() < 0 or samples.max() > 65535:
+        raise BadInput("has samples outside of 0..65535: scale them to 16 bits first")
+    return np.rint(samples / 257).astype(np.uint8)[:, :, None]
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """By its profile; without one that works, CMYK and HSV by Pillow's own formulas."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else ImageCms.createProfile("LAB")
+        if profile or image.mode == "LAB":
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            return converted or image
+    except (ImageCms.PyCMSError, OSError):
+        pass
+    return image.convert("RGB")
+
+
+def _from_array(array: NDArray[Any]) -> Picture:
+    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype not in (np.uint8, np.uint16) or not shaped:
         raise BadInput(
-            f"the array is {array.dtype} {list(array.shape)}: make it uint8 [height, width, 3] or [height, width]"
+            f"the array is {array.dtype} {list(array.shape)}: make it uint8 or uint16, "
+            "[height, width], [height, width, 3] or [height, width, 4]"
         )
     check_size(array.shape[1], array.shape[0])
+    deep = array.dtype == np.uint16
+    if deep:
+        array = np.rint(array / 257).astype(np.uint8)
     if array.ndim == 2:
-        return Picture(np.repeat(array[:, :, None], 3, axis=2), grey=True)
-    return Picture(np.ascontiguousarray(array))
+        return Picture(np.repeat(array[:, :, None], 3, axis=2), grey=True, deep=deep)
+    alpha = np.ascontiguousarray(array[:, :, 3]) if array.shape[2] == 4 else None
+    rgb = np.ascontiguousarray(array[:, :, :3])
+    if alpha is None or alpha.min() == 255:
+        return Picture(rgb, deep=deep)
+    return Picture(fill(rgb, alpha), alpha=alpha, deep=deep)
+
+
+def _luma(rgb: NDArray[Any]) -> NDArray[Any]:
+    """[H, W, 1], BT.601: what Pillow makes of 8 bits."""
+    if rgb.dtype == np.uint8:
+        return np.asarray(Image.fromarray(rgb).convert("L"))[:, :, None]
+    return np.rint(rgb @ np.array([0.299, 0.587, 0.114])).astype(rgb.dtype)[:, :, None]
+
+
+def _layout(image: Image.Image) -> str:
+    """Of the samples in the file: what the decoder of an image not loaded yet will be told. Deep grey with alpha, for
+    one, becomes RGBA."""
+    for tile in getattr(image, "tile", ()):
+        for arg in tile[3] if isinstance(tile[3], tuple) else (tile[3],):
+            if isinstance(arg, str):
+                return arg
+    return ""
 
 
 def _is_deep(image: Image.Image, head: bytes) -> bool:
     """Whether Pillow is about to cut samples of more than 8 bits down to 8, which it does without a word."""
-    for tile in getattr(image, "tile", ()):  # what the decoders of an image not loaded yet will be told
-        args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        if any(isinstance(arg, str) and ";16" in arg for arg in args):
-            return True
-        if tile[0] in ("ppm", "ppm_plain") and isinstance(args[-1], int) and args[-1] > 255:
+    if ";16" in _layout(image):
+        return True
+    for tile in getattr(image, "tile", ()):
+        if tile[0] in ("ppm", "ppm_plain") and isinstance(tile[3][-1], int) and tile[3][-1] > 255:
             return True
     if image.format == "JPEG2000" and (at := head.find(b"\xff\x4f\xff\x51")) >= 0:
         return any(depth & 0x7F >= 8 for depth in head[at + 42 : at + 43])  # SIZ: depth - 1 of the first component
@@ -188,19 +247,16 @@ def _is_deep(image: Image.Image, head: bytes) -> bool:
     return False
 
 
-def _not_kept(image: Image.Image) -> list[str]:
+def _beside_pixels(image: Image.Image) -> tuple[dict[str, bytes], list[str]]:
+    """What is kept, and notes on what is not."""
     info = image.info
-    notes = []
-    if info.get("icc_profile"):
-        notes.append("the ICC colour profile is not kept: viewers will take the colours as sRGB")
-    exif = info.get("exif") or "Raw profile type exif" in info or _EXIF_IFD in image.getexif()
-    kinds = {
-        "EXIF data (the orientation is applied)": exif,
-        "XMP data": info.get("xmp") or "XML:com.adobe.xmp" in info,
-        "comments": info.get("comment") or getattr(image, "text", None),
-        "gamma": "gamma" in info,
-        "resolution": "dpi" in info,
-    }
-    if lost := [kind for kind, present in kinds.items() if present]:
-        notes.append(f"not kept: {', '.join(lost)}")
-    return notes
+    exif = info.get("exif", b"")
+    if not exif and (tags := image.getexif()):  # TIFF, or the text that old programs put into PNG
+        own = image.format == "TIFF"
+        exif = tags.tobytes() if not own or _EXIF_IFD in tags or _ORIENTATION in tags else b""
+    found = {"icc": info.get("icc_profile"), "exif": exif.removeprefix(metadata.PREFIX), "xmp": info.get("xmp")}
+    kept = {kind: data.encode() if isinstance(data, str) else bytes(data) for kind, data in found.items() if data}
+    texts = [k for k in getattr(image, "text", {}) if k not in ("XML:com.adobe.xmp", "Raw profile type exif")]
+    lost = {"comments": info.get("comment") or texts, "gamma": "gamma" in info, "resolution": "dpi" in info}
+    names = [name for name, present in lost.items() if present]
+    return kept, [f"not kept: {', '.join(names)}"] if names else []

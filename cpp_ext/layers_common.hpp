@@ -70,7 +70,7 @@ int threads_for(How how, size_t elements) {
 
 // work(begin, end, thread) over 0..n in contiguous pieces.
 template <typename Work>
-void split(size_t n, int threads, Work work) {
+void split(size_t n, [[maybe_unused]] int threads, Work work) {
 #ifdef _OPENMP
     if (threads > 1) {
 #pragma omp parallel num_threads(threads)
@@ -86,7 +86,7 @@ void split(size_t n, int threads, Work work) {
 
 // work(i) for each of n pieces, to whichever thread is free: on a shared machine one core is often slower than another.
 template <typename Work>
-void deal(size_t n, int threads, Work work) {
+void deal(size_t n, [[maybe_unused]] int threads, Work work) {
 #ifdef _OPENMP
     if (threads > 1 && n > 1) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
@@ -125,6 +125,10 @@ struct Vector {
     Vector& operator+=(const Vector& v) {
         for (size_t i = 0; i < kLanes; ++i) lane[i] += v.lane[i];
         return *this;
+    }
+    friend Vector operator*(Vector a, const Vector& b) {
+        for (size_t i = 0; i < kLanes; ++i) a.lane[i] *= b.lane[i];
+        return a;
     }
     friend Vector operator*(float a, Vector v) {
         for (size_t i = 0; i < kLanes; ++i) v.lane[i] *= a;

@@ -160,6 +160,7 @@ std::vector<uint8_t> Encoder::finish() {
     size_t length = side_.size();
     for (; length >= 0x80; length >>= 7) payload.push_back(uint8_t(length | 0x80));
     payload.push_back(uint8_t(length));
+    payload.insert(payload.end(), side_.begin(), side_.end());
     for (unsigned lane = 0; lane < lanes_; ++lane)
         for (unsigned shift = 0; shift < 32; shift += 8) payload.push_back(uint8_t(states[lane] >> shift));
     payload.resize(payload.size() + 2 * n_words);
@@ -168,7 +169,6 @@ std::vector<uint8_t> Encoder::finish() {
         bytes[2 * i] = uint8_t(word[i]);
         bytes[2 * i + 1] = uint8_t(word[i] >> 8);
     }
-    payload.insert(payload.end(), side_.begin(), side_.end());
     return payload;
 }
 
@@ -189,13 +189,14 @@ Decoder::Decoder(const TableBank& bank, const uint8_t* payload, size_t size, uns
     }
     const auto rest = size_t(end - payload);
     if (rest < 4 * lanes || side_size > rest - 4 * lanes) throw CorruptStream("payload is too short");
+    side_ = payload;
+    payload = side_end_ = side_ + side_size;
     for (unsigned lane = 0; lane < lanes; ++lane, payload += 4) {
         states_[lane] = load32(payload);
         if (states_[lane] < kStateLow) throw CorruptStream("bad lane state");
     }
     word_ = payload;
-    words_end_ = side_ = end - side_size;
-    side_end_ = end;
+    words_end_ = end;
     if ((words_end_ - word_) % 2) throw CorruptStream("half a word");
 }
 

@@ -16,9 +16,10 @@
 // a one, then the b low bits of e + 1, where 2^b <= e + 1 < 2^(b+1)); then the k low bits of s. It is apart from the
 // words so that a SIMD decoder needs no branch in its main loop.
 //
-// Payload. Without symbols: zero bytes. Otherwise: side stream length in bytes (LEB128 varint, shortest form),
-// `lanes` states (u32 LE), words (u16 LE) in the order the decoder reads them, side stream (zero-padded to a byte).
-// The lane count and the number of symbols belong to the caller.
+// Payload. Without symbols: zero bytes. Otherwise: side stream length in bytes (LEB128 varint, shortest form), side
+// stream (zero-padded to a byte), `lanes` states (u32 LE), words (u16 LE) in the order the decoder reads them. So of a
+// payload that is cut short the first passes can be read: the side stream is 3 % of a picture's at most. The lane
+// count and the number of symbols belong to the caller.
 #pragma once
 
 #include <array>

@@ -9,10 +9,10 @@ import pytest
 
 import codec
 from codec.cli import main
-from codec.container import Container, pack
+from codec.container import Container, Piece, pack
 
 ROOT = Path(__file__).resolve().parents[2]
-ORPHAN = pack(Container(768, 512, 32, False, 8, b"\x01\x02\x03\x04", b"\x05\x06", 0, b"a model nobody has"))
+ORPHAN = pack(Container(768, 512, 32, False, b"\x01\x02\x03\x04", b"\x05\x06", (Piece(8, 0, b"a model nobody has"),)))
 HEAVY = ("numpy", "onnxruntime", "PIL", "torch", "compressai")
 
 need_bundle = pytest.mark.skipif(not codec.installed_models(), reason="no model bundle is installed")

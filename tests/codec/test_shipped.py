@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not codec.installed_models(), reason="no model b
 
 def latents_hash(data: bytes) -> str:
     found = unpack(data)
-    y_hat, _ = pipeline.decode_latents(found, OnnxRuntime(find_by_id(found.entropy_id, None)))
+    y_hat, _ = next(pipeline.decode_latents(found, OnnxRuntime(find_by_id(found.entropy_id, None))))
     return hashlib.sha256(y_hat.astype("<i2").tobytes()).hexdigest()
 
 

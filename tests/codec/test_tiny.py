@@ -70,14 +70,15 @@ def test_damage_behind_the_checksums_is_noticed_too(tiny_bundle: Path, photo: ND
     from codec.container import pack
 
     found, _ = peek(codec.encode(photo[:64, :64], qp=30, model=tiny_bundle))
-    assert len(pack(found)) == HEADER_BYTES + len(found.payload)
-    for at in range(0, 8 * len(found.payload), 101):
-        payload = bytearray(found.payload)
+    piece = found.pieces[0]
+    assert len(pack(found)) == HEADER_BYTES + len(piece.payload)
+    for at in range(0, 8 * len(piece.payload), 101):
+        payload = bytearray(piece.payload)
         payload[at // 8] ^= 1 << at % 8
         with pytest.raises(codec.Corrupt):
-            codec.decode(pack(replace(found, payload=bytes(payload))), model=tiny_bundle)
+            codec.decode(pack(replace(found, pieces=(replace(piece, payload=bytes(payload)),))), model=tiny_bundle)
 
 
 def test_pictures_too_large_are_refused_before_any_work(tiny_bundle: Path) -> None:
-    with pytest.raises(codec.BadInput, match="split"):
-        codec.encode(np.broadcast_to(np.uint8(7), (6000, 6000, 3)), model=tiny_bundle)
+    with pytest.raises(codec.BadInput, match="65535"):
+        codec.encode(np.broadcast_to(np.uint8(7), (1, 70000, 3)), model=tiny_bundle)

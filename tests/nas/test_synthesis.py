@@ -66,7 +66,7 @@ def test_search_train_eval(tiny_bundle: Path, photo: NDArray, tmp_path: Path, ca
     assert old.entropy_id == new.entropy_id and old.synthesis_id != new.synthesis_id and new.synthesis_is_a_graph
     rgb = photo[:70, :90]
     by_old, by_new = (codec.encode(rgb, 50, model=m) for m in (tiny_bundle, made))
-    assert unpack(by_old).payload == unpack(by_new).payload
+    assert unpack(by_old).pieces == unpack(by_new).pieces
     for data in (by_old, by_new):  # each draws either's files, in its own way
         a, b = (np.asarray(codec.decode(data, model=m)).astype(int) for m in (tiny_bundle, made))
         assert 0 < np.abs(a - b).mean() < 40  # a net of a few seconds
