@@ -1,23 +1,29 @@
-"""Pictures of 16 bits per sample that Pillow cannot write: colour, and grey with alpha."""
+"""Files that Pillow cannot write, 16 bits per sample, or not without one more copy of a large picture: PPM."""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-FORMATS = ("PNG", "PPM")
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of PNG, by channels
 
 
-def encode(samples: NDArray[np.uint16], format: str, metadata: dict[str, bytes]) -> bytes:
-    """[H, W, channels 1..4] as a PNG with its metadata, or [H, W, 1 or 3] as a PPM."""
+def ppm(samples: NDArray[Any]) -> bytes:
+    """[H, W, 1 or 3], uint8 or uint16, as a PPM or PGM."""
     height, width, channels = samples.shape
-    if format == "PPM":
-        kind = b"P5" if channels == 1 else b"P6"
-        return b"%s\n%d %d\n65535\n" % (kind, width, height) + samples.astype(">u2").tobytes()
+    kind, most = (b"P5" if channels == 1 else b"P6"), np.iinfo(samples.dtype).max
+    head = b"%s\n%d %d\n%d\n" % (kind, width, height, most)
+    pixels = np.ascontiguousarray(samples, ">u2" if most > 255 else np.uint8)
+    return b"".join((head, pixels.data))
+
+
+def png(samples: NDArray[np.uint16], metadata: dict[str, bytes]) -> bytes:
+    """[H, W, channels 1..4], with its metadata."""
+    height, width, channels = samples.shape
     pack = zlib.compressobj(3)
     rows = []
     for row in samples.astype(">u2").reshape(height, -1):

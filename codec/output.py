@@ -64,14 +64,16 @@ def _encoded(picture: Picture, name: str) -> tuple[Any, list[str]]:
     if picture.alpha is not None and name in _OPAQUE:
         raise BadInput(f"{name} holds no alpha channel, and the picture has one: write a .png, .webp or .tif")
     notes = []
+    beside, dropped = _beside(picture.metadata, name)
+    if name == "PPM":
+        return deep.ppm(picture.samples()), dropped
     if picture.rgb.dtype == np.uint16:
-        if name in deep.FORMATS:
-            return deep.encode(picture.samples(), name, picture.metadata), _beside(picture.metadata, name)[1]
+        if name == "PNG":
+            return deep.png(picture.samples(), picture.metadata), dropped
         if name != "TIFF" or not picture.grey or picture.alpha is not None:  # of which Pillow writes 16 bits
             notes.append(f"{name} gets 8 bits of the 16 per sample that the source had")
             picture = picture.shallow()
     image = picture.image()
-    beside, dropped = _beside(picture.metadata, name)
     out = io.BytesIO()  # TIFF seeks, pipes cannot
     options = next((options for known, options in FORMATS.values() if known == name), {})
     try:
