@@ -130,3 +130,53 @@ sys.exit(main(["decode", "a.mlic", "b.png", "--runtime", "torch"]))
 """
     run = python(script, cwd=here)
     assert run.returncode == 1 and run.stderr.count("\n") == 1 and "needs PyTorch" in run.stderr
+
+
+@need_bundle
+def test_targets(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encode", "a.png", "b.mlic", "--target-size", "1.2k"]) == 0
+    assert Path("b.mlic").stat().st_size <= 1200
+    assert main(["encode", "a.png", "b.mlic", "--target-bpp", "1.5"]) == 0
+    assert 8 * Path("b.mlic").stat().st_size <= 1.5 * 96 * 64
+    assert main(["encode", "a.png", "b.mlic", "--target-psnr", "25"]) == 0
+    capsys.readouterr()
+    Path("b.mlic").unlink()
+    message = fails(capsys, 6, "encode", "a.png", "b.mlic", "--target-size", "40")
+    assert "40 bytes is out of reach: the least is" in message and message.endswith("at --qp 0")
+    assert "99.0 dB is out of reach: the most is" in fails(
+        capsys, 6, "encode", "a.png", "b.mlic", "--target-psnr", "99"
+    )
+
+
+@need_bundle
+def test_regions_and_previews(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encode", "a.png", "b.mlic", "--tile", "64"]) == 0
+    assert main(["decode", "b.mlic", "c.ppm"]) == main(["decode", "b.mlic", "d.ppm", "--crop", "50,10,40,30"]) == 0
+    assert (pixels(Path("d.ppm").read_bytes()) == pixels(Path("c.ppm").read_bytes())[10:40, 50:90]).all()
+    capsys.readouterr()
+    assert "96x64" in fails(capsys, 1, "decode", "b.mlic", "e.png", "--crop", "60,10,40,30")
+    Path("cut.mlic").write_bytes(Path("b.mlic").read_bytes()[:-200])
+    fails(capsys, 5, "decode", "cut.mlic", "e.png")
+    assert main(["decode", "cut.mlic", "e.png", "--preview"]) == 0
+    assert pixels(Path("e.png").read_bytes()).shape == (64, 96, 3)
+
+
+@need_bundle
+def test_all_that_belongs_to_a_picture(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = Image.open("a.png").convert("RGBA")
+    image.putalpha(200)
+    image.save("rgba.png", icc_profile=b"a profile")
+    assert main(["encode", "rgba.png", "b.mlic"]) == 0 and main(["decode", "b.mlic", "c.webp"]) == 0
+    with Image.open("c.webp") as shown:
+        assert shown.mode == "RGBA" and shown.info["icc_profile"] == b"a profile"
+        assert set(np.unique(np.asarray(shown)[:, :, 3])) == {200}
+    assert main(["info", "b.mlic"]) == 0
+    assert "metadata:       ['icc']" in capsys.readouterr().out
+    assert "holds no alpha channel" in fails(capsys, 1, "decode", "b.mlic", "c.jpg")
+    assert main(["decode", "b.mlic", "d.png", "--metadata", "none"]) == 0
+    assert "icc_profile" not in Image.open("d.png").info
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64) * 16).save("deep.png")
+    capsys.readouterr()
+    assert main(["encode", "deep.png", "e.mlic"]) == main(["decode", "e.mlic", "f.png"]) == 0
+    assert "reduced to 8 bits; decoding gives 16 again" in capsys.readouterr().err
+    assert Image.open("f.png").mode == "I;16"
