@@ -50,11 +50,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for width, height in SIDES:
             picture(width, height).save(source)
             megapixels = width * height / 1e6
-            for verb, arguments in {
+            commands: dict[str, list[str | Path]] = {
                 "encode": [source, file],
                 "decode": [file, target],
                 "region": [file, target, "--crop", "1000,1000,1024,768"],
-            }.items():
+            }
+            for verb, arguments in commands.items():
                 words = ["encode" if verb == "encode" else "decode", *map(str, arguments), "--quiet", *model]
                 took = seconds(command(), *words)
                 name = f"big/{megapixels:.1f}MP/{verb}"

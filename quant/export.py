@@ -175,11 +175,12 @@ def qonnx(model: Any) -> Any:
         )
         width, source = g.constant(f"{name}.bits", float(a["bits"]), kinds.FLOAT), node.input[0]
         signed = a.get("lowest", -1) < 0
+        narrow = a.get("lowest") == 1 - 2 ** (a["bits"] - 1)  # codes of nas go one further; weights are in range
         if node.op_type == "Weight":
             g.gone.add(source)
             source = g.constant(f"{name}.values", g.arrays[source] * 2.0 ** a["power"], kinds.FLOAT)
         g.op(
-            "Quant", [source, scale, zero, width], name, domain=domain, signed=int(signed), narrow=int(signed),
+            "Quant", [source, scale, zero, width], name, domain=domain, signed=int(signed), narrow=int(narrow),
             rounding_mode="ROUND",
         )  # fmt: skip
     return g.finish()

@@ -19,8 +19,18 @@ def macs(model: nn.Module, *inputs: Any) -> int:
     On the device "meta" nothing is computed. Source: torch.utils.flop_counter, which counts two operations for each.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(*inputs)
+    def fused(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(q, k, v))
+
+    # The counter knows attention in one operator by its names on other devices only, and nothing of torch's fast path.
+    known = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False, custom_mapping=known) as counter, torch.no_grad():
+            model(*inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops() // 2

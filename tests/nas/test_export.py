@@ -57,7 +57,8 @@ def test_qonnx_computes_the_same() -> None:
     made = wrapper.ModelWrapper(qonnx(traced(export.deployed(net), x)))
     made.set_tensor_shape("x", list(x.shape))
     found = executor.execute_onnx(made.transform(shapes.InferShapes()), {"x": x.numpy()})["y"]
-    assert np.abs(found - net(x).detach().numpy()).mean() < 1e-3
+    expected = net(x).detach().numpy()
+    assert np.abs(found - expected).max() < 1e-4 * expected.std()  # codes go down to -2^(bits - 1)
 
 
 def test_files_are_as_small_as_their_bits(tmp_path: Path) -> None:
