@@ -19,6 +19,8 @@ SUITES = {
     "all": "every table of the README again",
     "learning": "BD-rate of bundles from different moments of training",
     "process": "seconds and memory of codec encode and codec decode as whole processes",
+    "big": "seconds and memory of pictures up to 100 megapixels, and what tiles cost",
+    "batch": "codec encode of a folder of many small pictures, in one process and in two",
     "coder": "speed and bytes of entropy coders: ours, CompressAI's, constriction, torchac",
     "train": "crops a second of codec train, against torch's own operators",
     "large": "mlicv2-l at full size: its entropy part against the way of MLIC++, files, a training step",
@@ -29,6 +31,8 @@ SUITES = {
     "ablation": "what each mechanism of MLICv2 is worth, at small width and equal budget",
     "nas-step": "a step of the search against noise and by direct rounding",
     "nas-sr": "searched networks for super-resolution, and what they have to beat",
+    "devices": "what a network costs on CPU and GPU and as an exported graph",
+    "fpga": "our engine in Verilog: simulated on real layers, counted in cells of an FPGA, against FP16",
     "rounding": "what the integers of the entropy path cost",
 }  # name of the module bench.NAME, which has add_options(parser) and run(args) -> report
 

@@ -85,6 +85,41 @@ def process(result: dict[str, Any]) -> str:
     )
 
 
+def big(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `big`."""
+    values = {r["name"].removeprefix("big/"): r["value"] for r in result["rows"]}
+    lines = [
+        "| megapixels | encode | peak | decode | peak | a region of 1024x768 |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for size in dict.fromkeys(name.split("/")[0] for name in values if name[0].isdigit()):
+        cells = [
+            values[f"{size}/{what}"] for what in ("encode/s", "encode/peak", "decode/s", "decode/peak", "region/s")
+        ]
+        lines.append("| {} | {:.1f} s | {:.0f} MiB | {:.1f} s | {:.0f} MiB | {:.1f} s |".format(size[:-2], *cells))
+    levels = dict.fromkeys(name.split("/")[1] for name in values if name.startswith("tiles/"))
+    costs = "; ".join(
+        f"QP {level[2:]}: {values[f'tiles/{level}/bytes']:+.2f} % bytes, {values[f'tiles/{level}/psnr']:+.3f} dB, "
+        f"along borders {values[f'tiles/{level}/seam']:+.3f} dB more"
+        for level in levels
+    )
+    lines += [
+        "",
+        "Whole processes, PPM in and out. Tiles of 1024 against one piece, 2048x1536: "
+        f"{costs}. Source: {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
+def batch(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `batch`."""
+    values = {r["name"].removeprefix("batch/"): r["value"] for r in result["rows"]}
+    return (
+        f"1,000 pictures of 64 to 160 pixels: {values['jobs-1/files-per-s']:.0f} files a second, with `--jobs 2` "
+        f"{values['jobs-2/files-per-s']:.0f}, {values['speedup']:.2f} times as many. Source: {source(result)}."
+    )
+
+
 CODERS = {
     "ours/avx512": "ours, AVX-512",
     "ours/avx2": "ours, AVX2",
@@ -215,15 +250,48 @@ def nas_step(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+FPGA = {
+    "fp16": "FP16, fused multiply-add",
+    "int8": "integers of 8 bits",
+    "int6": "of 6 bits",
+    "int6-shift": "of 6 bits, ShiftQuant",
+    "int4": "of 4 bits",
+    "int4-shift": "of 4 bits, ShiftQuant",
+    "pot6": "6 bits times powers of two",
+}
+
+
+def fpga(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `fpga`."""
+    values = {r["name"].removeprefix("fpga/"): r["value"] for r in result["rows"]}
+    lines = ["| elements | LUT of one | LUT of a tile | CARRY4 | FF | BRAM18 |", "|---|---:|---:|---:|---:|---:|"]
+    for kind, name in FPGA.items():
+        cells = [values[f"pe/{kind}/lut"], *(values[f"tile/{kind}/{what}"] for what in ("lut", "carry4", "ff", "bram"))]
+        lines.append(f"| {name} | " + " | ".join(f"{cell:,.0f}" for cell in cells) + " |")
+    saved = "int6-shift/saving-vs-fp16"
+    lines += [
+        "",
+        "A tile of 16x16 elements with its memories and control, for Xilinx' 7 series, without DSP blocks; after mapping "
+        f"by yosys, not placed, no timing. ShiftQuant's 6 bits take {values[f'tile/{saved}/lut']:.1f} % fewer LUTs and "
+        f"{values[f'tile/{saved}/carry4']:.1f} % fewer CARRY4 than FP16, and "
+        f"{values['tile/int6-shift/overhead-vs-int6/lut']:.1f} % more LUTs than plain 6 bits. "
+        f"{values['simulated/outputs']:,} simulated results equal their references. Source: {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
 TABLES = {
     "rd-table": ("rd", table),
     "learning": ("learning", learning),
     "process": ("process", process),
+    "big": ("big", big),
+    "batch": ("batch", batch),
     "coder": ("coder", coder),
     "gemm": ("gemm", gemm),
     "l1norm": ("l1norm", l1norm),
     "quant-train": ("quant-train", quant_train),
     "nas-step": ("nas-step", nas_step),
+    "fpga": ("fpga", fpga),
 }
 
 

