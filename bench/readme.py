@@ -271,11 +271,11 @@ def fpga(result: dict[str, Any]) -> str:
     saved = "int6-shift/saving-vs-fp16"
     lines += [
         "",
-        "A tile of 16x16 elements with its memories and control, for Xilinx' 7 series, without DSP blocks; after mapping "
+        "A tile of 16x16 elements, memories and control, for Xilinx' 7 series, without DSP blocks; after mapping "
         f"by yosys, not placed, no timing. ShiftQuant's 6 bits take {values[f'tile/{saved}/lut']:.1f} % fewer LUTs and "
         f"{values[f'tile/{saved}/carry4']:.1f} % fewer CARRY4 than FP16, and "
         f"{values['tile/int6-shift/overhead-vs-int6/lut']:.1f} % more LUTs than plain 6 bits. "
-        f"{values['simulated/outputs']:,} simulated results equal their references. Source: {source(result)}.",
+        f"{values['simulated/outputs']:,.0f} simulated results equal their references. Source: {source(result)}.",
     ]
     return "\n".join(lines)
 
