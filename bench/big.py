@@ -3,13 +3,14 @@
     python -m bench big --json FILE
 
 A photograph, repeated with its mirrorings; a PPM encoded, decoded to a PPM (which cost next to nothing to read and to
-write), and a region of it decoded. Also what tiles cost at a size that fits one piece.
+write), and a region of it decoded. Also what tiles of 256 pixels cost on photographs that fit one piece.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import numpy as np
 from PIL import Image
 
 import codec
-from rate import psnr
+from codec.tiles import tile_for
 
+from .batch import PHOTOGRAPHS
 from .demo import seconds
-from .process import command, peak, photograph
+from .process import peak, photograph
 from .report import Row, report, row
 
+TILE = 256
 SIDES = ((4096, 3072), (8192, 3072), (8192, 6144), (12288, 8192))  # the area doubles each time
 
 
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             }
             for verb, arguments in commands.items():
                 words = ["encode" if verb == "encode" else "decode", *map(str, arguments), "--quiet", *model]
-                took = seconds(command(), *words)
+                took = seconds(*words)
                 name = f"big/{megapixels:.1f}MP/{verb}"
                 rows += [row(f"{name}/s", took, "s", 2), row(f"{name}/peak", peak(*words), "MiB", 0)]
                 if verb in before:
@@ -70,21 +73,32 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def tiling(model: str | None) -> list[Row]:
-    """Tiles of 1024 against one piece, 2048x1536: bytes and quality, and quality along the borders."""
-    original = np.asarray(photograph().resize((2048, 1536), Image.Resampling.LANCZOS))
+    """Tiles against one piece, on three photographs as they are: bytes and PSNR, within four pixels of borders and
+    elsewhere. Small tiles, so that there are borders enough to measure."""
     rows = []
-    near = np.zeros(original.shape[:2], bool)
-    near[:, 1020:1028] = near[764:772] = True
     for qp in (9, 27, 45):
-        files = {side: codec.encode(original, qp=qp, tile=side, model=model) for side in (0, 1024)}
-        shown = {side: np.asarray(codec.decode(data, model=model)) for side, data in files.items()}
-        gap = [
-            psnr(original[where][None], shown[1024][where][None]) - psnr(original[where][None], shown[0][where][None])
-            for where in (near, ~near)
-        ]
+        sizes, errors = np.zeros(2), np.zeros((2, 2))  # whole, in tiles; elsewhere, near
+        for original in photographs():
+            width, height = original.shape[1], original.shape[0]
+            w, h = tile_for(width, height, TILE) or (width, height)
+            x, y = np.arange(width), np.arange(height)
+            near = np.minimum(*((a + 4) % side for a, side in ((x[None, :], w), (y[:, None], h)))) < 8
+            near[:4] = near[:, :4] = False
+            for i, side in enumerate((0, TILE)):
+                data = codec.encode(original, qp=qp, tile=side, model=model)
+                error = np.square(np.asarray(codec.decode(data, model=model)).astype(float) - original).mean(2)
+                sizes[i] += len(data)
+                errors[i] += error[~near].sum(), error[near].sum()
+        far, close = 10 * np.log10(errors[0] / errors[1])
         rows += [
-            row(f"big/tiles/qp{qp}/bytes", 100 * (len(files[1024]) / len(files[0]) - 1), "% more", 2),
-            row(f"big/tiles/qp{qp}/psnr", psnr(original, shown[1024]) - psnr(original, shown[0]), "dB", 3),
-            row(f"big/tiles/qp{qp}/seam", gap[0] - gap[1], "dB", 3),
+            row(f"big/tiles/qp{qp}/bytes", 100 * (sizes[1] / sizes[0] - 1), "% more", 2),
+            row(f"big/tiles/qp{qp}/psnr", 10 * np.log10(errors[0].sum() / errors[1].sum()), "dB", 3),
+            row(f"big/tiles/qp{qp}/seam", close - far, "dB", 3),
         ]
     return rows
+
+
+def photographs() -> list[np.ndarray]:
+    """uint8 [H, W, 3], of scikit-image's wheel. Raises ImportError without it."""
+    kept = resources.files("skimage.data")
+    return [np.asarray(Image.open(Path(str(kept / name))).convert("RGB")) for name in PHOTOGRAPHS]

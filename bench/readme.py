@@ -105,7 +105,7 @@ def big(result: dict[str, Any]) -> str:
     )
     lines += [
         "",
-        "Whole processes, PPM in and out. Tiles of 1024 against one piece, 2048x1536: "
+        "Whole processes, PPM in and out. Tiles of 256 pixels against one piece, on three photographs: "
         f"{costs}. Source: {source(result)}.",
     ]
     return "\n".join(lines)

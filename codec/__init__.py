@@ -102,6 +102,8 @@ def _goal(quality: float, qp: int | None, size: int | None, bpp: float | None, p
         raise ValueError("qp, target_size, target_bpp and target_psnr say the same thing: give one of them")
     if qp is not None and qp not in range(MAX_QP + 1):
         raise ValueError(f"qp is {qp}, not 0..{MAX_QP}")
+    if not all(math.isfinite(goal.value) for goal in goals):
+        raise ValueError("a target is a finite number")
     return goals[0] if goals else Goal("qp", quality_to_qp(quality))
 
 
@@ -168,7 +170,7 @@ def verify(data: bytes, *, model: str | Path | None = None, threads: int | None 
 
 def info(data: bytes) -> dict[str, Any]:
     """What a .mlic file says about itself. Raises NotMLIC, UnsupportedVersion, Corrupt (damaged header)."""
-    found, whole = peek(data)
+    found, whole = peek(_checked(data))
     from codec.metadata import BOXES
 
     names = {m["model_id"]: m["name"] for m in installed_models()}
@@ -213,6 +215,8 @@ def _runtime(bundle: Bundle, kind: str, threads: int | None) -> Any:
     from codec.runtime import cores
 
     if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads is {threads}, not at least 1")
         threads = min(threads, 4 * cores())  # beyond that they only cost, until there are none left to start
     try:
         return _cached(bundle.path, bundle.path.stat().st_mtime_ns, kind, threads)
@@ -222,14 +226,18 @@ def _runtime(bundle: Bundle, kind: str, threads: int | None) -> Any:
         raise CodecError("the torch runtime needs PyTorch: pip install 'narrowbit[train]'") from error
 
 
+def _checked(data: bytes) -> bytes:
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a .mlic file is given as its bytes, not as {type(data).__name__}")
+    return bytes(data)
+
+
 def _open(
     data: bytes, model: str | Path | None, threads: int | None, runtime: str, whole: bool = True
 ) -> tuple[Container, Any]:
     """Check in the order header, model, payload: the fields of a file, which must be whole unless a part will do, and
     an executor of its model."""
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"a .mlic file is given as its bytes, not as {type(data).__name__}")
-    found, undamaged = peek(bytes(data))
+    found, undamaged = peek(_checked(data))
     from codec.bundle import find_by_id
 
     bundle = find_by_id(found.entropy_id, model)

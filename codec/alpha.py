@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from codec.errors import Corrupt
 
@@ -28,7 +29,8 @@ def pack(alpha: NDArray[np.uint8]) -> bytes:
 def unpack(box: bytes, width: int, height: int) -> NDArray[np.uint8]:
     """[H, W]. Raises Corrupt."""
     try:
-        with Image.open(io.BytesIO(box), formats=["PNG"]) as image:
+        # Not Image.open, whose limit is about files of unknown size: this one has to have the picture's.
+        with PngImageFile(io.BytesIO(box)) as image:
             if image.size != (width, height) or image.mode not in ("1", "L"):
                 raise Corrupt(f"the alpha channel is damaged: it is {image.width}x{image.height} {image.mode}")
             return np.array(image.convert("L"))

@@ -266,7 +266,8 @@ class Tally:
             sizes = f"{self.taken / 1e6:.3g} MB -> {self.given / 1e6:.3g} MB"
             parts.append(f"{self.pixels / 1e6:.3g} MP, {sizes}, {seconds:.3g} s, {self.speed()}")
         counts = {
-            "failed": len(self.failures), "up to date": self.plan.fresh, "of other kinds": self.plan.others,
+            "failed": len(self.failures), "up to date (--force takes them too)": self.plan.fresh,
+            "of other kinds": self.plan.others,
             "not followed, links to folders": self.plan.links,
         }  # fmt: skip
         parts += [f"{count} {what}" for what, count in counts.items() if count]

@@ -4,6 +4,8 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,6 +61,16 @@ def check_apart(source: str, target: str) -> None:
         raise BadInput(f"{target} is the input itself: name another output")
 
 
+@contextmanager
+def _named(target: str) -> Iterator[None]:
+    """A full disk says of which file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = target
+        raise
+
+
 def write(target: str, data: bytes) -> None:
     """Write `data` to the file `target` (or to stdout for `-`), so that no reader ever sees a part of it.
 
@@ -81,7 +93,7 @@ def write(target: str, data: bytes) -> None:
     partial = os.path.join(os.path.dirname(real), f".{secrets.token_hex(8)}.partial")
     try:
         # O_CREAT with 0o666 lets the kernel apply the umask; `tempfile` would make the file private.
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as stream:
+        with _named(target), os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as stream:
             stream.write(data)
         if os.path.exists(real):
             os.chmod(partial, stat.S_IMODE(os.stat(real).st_mode))

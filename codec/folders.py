@@ -4,14 +4,16 @@
   one, all of them keep their names whole: photo.jpg.mlic, photo.png.mlic.
 * A file whose output is there and not older is left alone, so that the same command goes on where it was stopped.
 * Hidden files and folders are left out, links to folders not followed (as find and rsync do), nor the output entered.
-* Encoding tries every file but those whose name says that they are something else: text, films, sidecars, .mlic. Those
-  are counted. A picture that cannot be read, a raw one for instance, is a failure: nobody should believe it stored.
+* Encoding tries every file but those without extension, and those whose extension says that they are something
+  else: text, films, sidecars, .mlic. They are counted. A picture that cannot be read, a raw one for instance, is a
+  failure: nobody should believe it stored.
 """
 
 from __future__ import annotations
 
 import mimetypes
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,7 +52,7 @@ def may_be_a_picture(name: str) -> bool:
     """By its extension: whether encoding tries it."""
     extension = Path(name).suffix.lower()
     kind, packed = _TYPES.guess_type(f"x{extension}")
-    return extension not in SIDECARS and not packed and (kind is None or kind.startswith("image/"))
+    return bool(extension) and extension not in SIDECARS and not packed and (kind is None or kind.startswith("image/"))
 
 
 def is_ours(name: str) -> bool:
@@ -87,7 +89,9 @@ def plan(source: Path, out: Path, suffix: str, wanted: Callable[[str], bool], fo
             pair = Path(folder, name), beside / target
             try:
                 facts = pair[0].stat()
-                if not force and pair[1].exists() and pair[1].stat().st_mtime_ns >= facts.st_mtime_ns:
+                if not stat.S_ISREG(facts.st_mode):  # a pipe would be waited for
+                    found.others += 1
+                elif not force and pair[1].exists() and pair[1].stat().st_mtime_ns >= facts.st_mtime_ns:
                     found.fresh += 1
                 else:
                     found.pairs.append(Pair(*pair, facts.st_size))

@@ -31,6 +31,7 @@ FORMATS: dict[str, tuple[str, dict[str, object]]] = {
 _OPAQUE = ("JPEG", "PPM", "BMP")
 _JPEG_SEGMENT = 65000  # bytes that a marker of a JPEG holds, about
 _XMP_TAG = 700  # of TIFF
+_DIRECTORIES = (0x8769, 0x8825, 0xA005)  # of EXIF's own, of GPS, of what devices have to agree on
 
 
 def check(target: str) -> str:
@@ -78,7 +79,9 @@ def _encoded(picture: Picture, name: str) -> tuple[Any, list[str]]:
     options = next((options for known, options in FORMATS.values() if known == name), {})
     try:
         image.save(out, format=name, **options, **beside)
-    except (OSError, ValueError, KeyError) as error:  # no I/O here: Pillow's ways to say that the format cannot
+    except MemoryError:
+        raise
+    except Exception as error:  # no I/O here: Pillow has many ways to say that the format cannot
         raise BadInput(f"cannot write {image.width}x{image.height} {image.mode} as {name}: {error}") from error
     return out.getbuffer(), notes + dropped
 
@@ -95,12 +98,29 @@ def _beside(metadata: dict[str, bytes], name: str) -> tuple[dict[str, Any], list
     if "xmp" in fits and name == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + fits["xmp"])
-    elif "xmp" in fits and name == "TIFF":
-        tags = Image.Exif()
-        tags.load(options.get("exif", b""))
-        tags[_XMP_TAG] = fits["xmp"]
-        options["exif"] = tags
-    elif "xmp" in fits:
+    elif "xmp" in fits and name != "TIFF":
         options["xmp"] = fits["xmp"]
+    notes = []
+    if name == "TIFF":
+        options["exif"], whole = _tags(fits)
+        notes += [] if whole else ["TIFF holds of EXIF its main directory only"]
     lost = [kind for kind in metadata if kind not in fits]
-    return options, [f"{name} does not hold {', '.join(lost)}"] if lost else []
+    return options, notes + ([f"{name} does not hold {', '.join(lost)}"] if lost else [])
+
+
+def _tags(metadata: dict[str, bytes]) -> tuple[Image.Exif, bool]:
+    """EXIF and XMP as a TIFF has them, and whether all of EXIF is there: Pillow's compressed TIFFs have no directories
+    within directories."""
+    tags, made = Image.Exif(), Image.Exif()
+    found: dict[int, Any] = {}
+    try:
+        tags.load(PREFIX + metadata["exif"] if "exif" in metadata else b"")
+        found = dict(tags)
+        whole = not any(tag in found for tag in _DIRECTORIES)
+    except Exception:  # damaged, which Pillow says in many ways
+        whole = False
+    for tag in set(found) - set(_DIRECTORIES):
+        made[tag] = found[tag]
+    if "xmp" in metadata:
+        made[_XMP_TAG] = metadata["xmp"]
+    return made, whole

@@ -25,7 +25,8 @@ Source = Union[str, Path, bytes, BinaryIO, Image.Image, NDArray[np.uint8], NDArr
 
 _GREY_MODES = {"1", "L", "LA", "La"}
 _CONVERTED = {"CMYK": "CMYK", "LAB": "L*a*b*", "HSV": "HSV"}
-_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+_ORIENTATION, _RESOLUTION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x011A, 0x8769, 0x8825
+_DESCRIPTIONS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298}  # what, by which camera, program, whom, when
 _HEAD_BYTES = 1 << 16
 _STRIP = 1024  # rows that are converted at a time: a large picture is not held in one more form than it must be
 
@@ -86,11 +87,13 @@ def load(source: Source) -> Picture:
         return _from_array(source)
     if isinstance(source, Image.Image):
         return _guarded("the image", source)
-    if isinstance(source, bytes):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         return _guarded("the picture", io.BytesIO(source))
     if isinstance(source, (str, Path)):
         with open(source, "rb") as stream:
             return _guarded(str(source), stream if stream.seekable() else io.BytesIO(stream.read()))
+    if not hasattr(source, "read"):
+        raise TypeError(f"a picture is a path, bytes, a file, an image or an array, not {type(source).__name__}")
     return _guarded("the picture", io.BytesIO(source.read()))
 
 
@@ -154,14 +157,19 @@ def _from_image(image: Image.Image, head: bytes = b"") -> Picture:
         kept = metadata.upright(kept)
     if image.mode in _CONVERTED:
         image = _to_srgb(image, kept.pop("icc", b""))
+    if image.mode == "La":
+        image = image.convert("LA")
     rgb = np.empty((image.height, image.width, 3), np.uint8)
-    transparent = image.has_transparency_data and not image.mode.startswith("I")
+    key = image.info.get("transparency") if image.mode.startswith("I") else None
+    transparent = image.has_transparency_data
     alpha = np.empty((image.height, image.width), np.uint8) if transparent else None
     for top in range(0, image.height, _STRIP):
         rows = slice(top, min(top + _STRIP, image.height))
         strip = image if image.height <= _STRIP else image.crop((0, rows.start, image.width, rows.stop))
-        if alpha is None:
+        if alpha is None or image.mode.startswith("I"):
             rgb[rows] = _eight_bits(strip)
+            if alpha is not None:
+                alpha[rows] = np.where(np.asarray(strip) == key, 0, 255)
         else:
             both = np.asarray(
                 strip.convert("RGBA")
@@ -247,16 +255,29 @@ def _is_deep(image: Image.Image, head: bytes) -> bool:
     return False
 
 
+def _described(tags: Image.Exif) -> bytes:
+    """Of a TIFF's tags, those that are about what it shows, as EXIF; the others are about the file."""
+    kept = Image.Exif()
+    for tag in _DESCRIPTIONS & set(tags):
+        kept[tag] = tags[tag]
+    for directory in (_EXIF_IFD, _GPS_IFD):
+        if inside := tags.get_ifd(directory):
+            kept.get_ifd(directory).update(inside)
+    return kept.tobytes() if len(kept) or any(kept.get_ifd(d) for d in (_EXIF_IFD, _GPS_IFD)) else b""
+
+
 def _beside_pixels(image: Image.Image) -> tuple[dict[str, bytes], list[str]]:
     """What is kept, and notes on what is not."""
     info = image.info
     exif = info.get("exif", b"")
     if not exif and (tags := image.getexif()):  # TIFF, or the text that old programs put into PNG
-        own = image.format == "TIFF"
-        exif = tags.tobytes() if not own or _EXIF_IFD in tags or _ORIENTATION in tags else b""
+        exif = _described(tags) if image.format == "TIFF" else tags.tobytes()
     found = {"icc": info.get("icc_profile"), "exif": exif.removeprefix(metadata.PREFIX), "xmp": info.get("xmp")}
     kept = {kind: data.encode() if isinstance(data, str) else bytes(data) for kind, data in found.items() if data}
     texts = [k for k in getattr(image, "text", {}) if k not in ("XML:com.adobe.xmp", "Raw profile type exif")]
-    lost = {"comments": info.get("comment") or texts, "gamma": "gamma" in info, "resolution": "dpi" in info}
+    resolution = "dpi" in info and (image.format != "JPEG" or info.get("jfif_unit"))
+    if image.format == "TIFF":
+        resolution = _RESOLUTION in image.getexif()
+    lost = {"comments": info.get("comment") or texts, "gamma": "gamma" in info, "resolution": resolution}
     names = [name for name, present in lost.items() if present]
     return kept, [f"not kept: {', '.join(names)}"] if names else []

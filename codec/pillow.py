@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import IO, Any
 
 from PIL import Image, ImageFile
@@ -64,7 +65,8 @@ class MlicImageFile(ImageFile.ImageFile):
         super().verify()
 
     def _whole(self) -> bytes:
-        assert self.fp is not None
+        if self.fp is None or self.fp.closed:
+            raise ValueError("the file of this image is closed: open it again")
         self.fp.seek(0)
         return self.fp.read()
 
@@ -86,16 +88,21 @@ def _accept(prefix: bytes) -> bool:
 
 def _save(image: Image.Image, stream: IO[bytes], filename: str | bytes) -> None:
     options = dict(image.encoderinfo)
-    picture = load(image)
+    with _as_pillow_does():
+        picture = load(image)
     for name, kind in _KINDS.items():
         if name in options:
             picture.metadata[kind] = _bytes(options.pop(name))
-    stream.write(codec.encode(picture, **options))
+    # As Pillow's other formats do, which ignore what they do not know.
+    known = {name: value for name, value in options.items() if name in signature(codec.encode).parameters}
+    with _as_pillow_does():
+        data = codec.encode(picture, **known)
+    stream.write(data)
 
 
 def _bytes(value: Any) -> bytes:
     data: bytes = value.tobytes() if isinstance(value, Image.Exif) else value or b""
-    return data.removeprefix(metadata.PREFIX)
+    return (data.encode() if isinstance(data, str) else data).removeprefix(metadata.PREFIX)
 
 
 Image.register_open(MlicImageFile.format, MlicImageFile, _accept)

@@ -95,7 +95,12 @@ def file(
 def _read(found: Container, box: Box, coded: Piece, mode: type[Decode], runtime: Any) -> Latents:
     """Latents of a piece. Raises Corrupt if the payload does not end where it should or gives others."""
     bundle = runtime.bundle
-    z_shape = (1, bundle.config.hyper, -(-(box[3] - box[1]) // BLOCK), -(-(box[2] - box[0]) // BLOCK))
+    h, w = (-(-(box[i + 2] - box[i]) // BLOCK) for i in (1, 0))
+    z_shape = (1, bundle.config.hyper, h, w)
+    if mode is Preview and not coded.payload:  # nothing came of it: no work on it
+        size = BLOCK // LATENT * h, BLOCK // LATENT * w
+        empty = (np.zeros((1, c, *size), np.float32) for c in (bundle.config.latents, bundle.config.features))
+        return next(empty), next(empty)
     try:
         decoding = mode(bank(runtime), coded, z_shape, int(bundle.arrays["integer/skip"][0]))
         result = code_latents(runtime, decoding, found.qp)
@@ -137,8 +142,8 @@ def decode(found: Container, runtime: Any, region: Region | None, preview: bool,
     preview: from the first bytes of a file that may be cut short. Raises BadInput for a region that lies outside.
     """
     box = (0, 0, found.width, found.height)
-    if region:
-        x, y, width, height = region
+    if region is not None:
+        x, y, width, height = (int(n) for n in region)
         box = x, y, x + width, y + height
         if min(x, y) < 0 or min(width, height) < 1 or box[2] > found.width or box[3] > found.height:
             raise BadInput(
@@ -163,6 +168,10 @@ def draw(found: Container, runtime: Any, crop: Box, preview: bool = False) -> ND
         shown = (max(inside[0], left), max(inside[1], top), min(inside[2], right), min(inside[3], bottom))
         if shown[0] >= shown[2] or shown[1] >= shown[3]:
             continue
+        to = _shifted(shown, crop)
+        if preview and not pieces[tile].payload:
+            pixels[to[1] : to[3], to[0] : to[2]] = np.iinfo(pixels.dtype).max // 2
+            continue
         near = grid.near(*tile)
         latents = {k: v for k, v in latents.items() if k[0] >= near[0][0][0]}
         for k in (k for row in near for k in row if k not in latents):
@@ -175,7 +184,6 @@ def draw(found: Container, runtime: Any, crop: Box, preview: bool = False) -> ND
         )
         x = runtime.synthesise(y_hat.astype(np.float32), psi.astype(np.float32), found.qp)[0]
         a, b, c, d = _shifted(shown, window)
-        to = _shifted(shown, (left, top, 0, 0))
         pixels[to[1] : to[3], to[0] : to[2]] = _samples(x[:, b:d, a:c], pixels.dtype)
     return pixels
 

@@ -54,7 +54,10 @@ class Grid:
 
 
 def tile_for(width: int, height: int, side: int | None) -> tuple[int, int] | None:
-    """Width and height of the tiles: about equal ones, of at most `side` pixels (None: decide, 0: none)."""
+    """Width and height of the tiles: about equal ones, of at most `side` pixels, rounded up to whole blocks (None:
+    decide, 0: none). Raises ValueError."""
+    if side is not None and (side < 0 or side != int(side)):
+        raise ValueError(f"tile is {side}, not a whole number of pixels")
     if side is None:
         side = 0 if width * height <= ONE_PIECE else SIDE
     if side == 0 or (width <= side and height <= side):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,14 @@ def allow_large_pictures() -> None:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 
-def check_number(quality: float | None) -> None:
-    """click's range lets "nan" pass."""
-    if quality != quality:
-        raise click.BadParameter("nan is not a number", param_hint="'-q'")
+class Number(click.FloatRange):
+    """click's own lets nan and inf pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a number", param, ctx)
+        return found
 
 
 def is_folder(source: str) -> bool:

@@ -12,12 +12,17 @@ import click
 
 import codec
 from codec import files
-from codec.commands import Options, allow_large_pictures, check_number, is_folder, say
+from codec.commands import Number, Options, allow_large_pictures, is_folder, say
 from codec.commands import model as model_option
 from codec.commands import quiet as quiet_option
 from codec.commands import threads as threads_option
 from codec.completion import paths
+from codec.errors import BadInput
+from codec.metadata import kinds
 
+# What the output of `encode` is not to be called: `codec encode *.png` would cost the second picture.
+PICTURES = re.compile(r"\.(png|jpe?g?|webp|tiff?|bmp|p[gnp]m|gif|avif|hei[cf]|jp2|jxl|psd|dng|cr2|nef)$", re.IGNORECASE)
+KINDS = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "ppm", "pgm", "pnm")  # as codec.output.FORMATS
 _GOALS = {"quality": "-q", "qp": "--qp", "target_size": "--target-size", "target_bpp": "--target-bpp",
           "target_psnr": "--target-psnr"}  # fmt: skip
 
@@ -45,8 +50,20 @@ class Region(click.ParamType):
         return tuple(int(number) for number in str(value).split(","))
 
 
+def _known(ctx: click.Context, param: click.Parameter, asked: str) -> str:
+    try:
+        kinds(asked)
+    except BadInput as error:
+        raise click.BadParameter(str(error)) from error
+    return asked
+
+
 _metadata = click.option(
-    "--metadata", default="all", metavar="all|none|LIST", help="of icc,exif,xmp: what to keep  [default: all]"
+    "--metadata",
+    default="all",
+    callback=_known,
+    metavar="all|none|LIST",
+    help="of icc,exif,xmp: what to keep  [default: all]",
 )
 _recursive = click.option("-r", "--recursive", is_flag=True, help="IN and OUT are folders: all files in IN")
 _jobs = click.option("--jobs", type=click.IntRange(1, 1024), default=1, metavar="N", help="with -r: so many processes")
@@ -56,6 +73,8 @@ _force = click.option("--force", is_flag=True, help="with -r: files that are up 
 
 def _folders(source: str, target: str, recursive: bool, jobs: int, ray: str | None, force: bool) -> bool:
     """Whether this is about folders. Raises UsageError where the options do not go together."""
+    if not source or not target:
+        raise click.UsageError("an empty name: IN and OUT name files or folders")
     if recursive and not is_folder(source):
         raise click.UsageError(f"-r is for folders, and {source} is none")
     if not recursive and (jobs > 1 or ray or force):
@@ -72,11 +91,11 @@ def _folders(source: str, target: str, recursive: bool, jobs: int, ray: str | No
 @click.command()
 @click.argument("source", metavar="IN", shell_complete=paths)
 @click.argument("target", metavar="OUT", shell_complete=paths)
-@click.option("-q", "quality", type=click.FloatRange(0, 100), metavar="QUALITY", help="[default: 50]")
+@click.option("-q", "quality", type=Number(0, 100), metavar="QUALITY", help="[default: 50]")
 @click.option("--qp", type=click.IntRange(0, 63), metavar="LEVEL", help="rate level, in place of -q")
 @click.option("--target-size", type=Bytes(), metavar="BYTES", help="the best file of at most 1500, 200k, 1.5M, ...")
-@click.option("--target-bpp", type=click.FloatRange(0, min_open=True), metavar="BITS", help="the same, by bits a pixel")
-@click.option("--target-psnr", type=click.FloatRange(0, 100), metavar="DB", help="the least of at least so many dB")
+@click.option("--target-bpp", type=Number(0, min_open=True), metavar="BITS", help="the same, by bits a pixel")
+@click.option("--target-psnr", type=Number(0, 100), metavar="DB", help="the least of at least so many dB")
 @click.option(
     "-e",
     "--effort",
@@ -85,7 +104,7 @@ def _folders(source: str, target: str, recursive: bool, jobs: int, ray: str | No
     show_default=True,
     help="7, 8, 9: refine for 200, 500, 2000 iterations, minutes to hours a megapixel; needs PyTorch",
 )
-@click.option("--time-limit", type=click.FloatRange(min=0), metavar="SECONDS", help="of refinement")
+@click.option("--time-limit", type=Number(min=0), metavar="SECONDS", help="of refinement")
 @_metadata
 @click.option(
     "--tile", type=click.IntRange(0, 4096), metavar="SIDE", help="in pixels, 0: none  [default: 1024 above 4 MP]"
@@ -131,7 +150,6 @@ def encode(
     goal: Options = {name: value for name, value in asked.items() if value is not None} or {"quality": 50.0}
     if len(goal) > 1:
         raise click.UsageError(f"{' and '.join(_GOALS[name] for name in goal)} say the same thing: give one of them")
-    check_number(quality)
     options: Options = {**goal, "effort": int(effort), "metadata": metadata, "tile": tile, "model": model}
     if time_limit is not None:
         options["time_limit"] = time_limit
@@ -140,6 +158,8 @@ def encode(
 
         spread: Options = {"jobs": jobs, "ray": ray, "threads": threads}
         return batch.command("encode", Path(source), Path(target), options, **spread, force=force, quiet=quiet)
+    if PICTURES.search(target):
+        raise click.UsageError(f"{target} has the extension of a picture, and OUT gets a .mlic file: name it so")
     files.check_target(target)
     files.check_apart(source, target)
     start = time.perf_counter()
@@ -173,7 +193,7 @@ def encode(
 @_metadata
 @click.option("--runtime", type=click.Choice(["native", "onnx", "torch"]), default="native", show_default=True)
 @_recursive
-@click.option("--as", "extension", default="png", metavar="EXT", help="with -r: the kind of pictures  [default: png]")
+@click.option("--as", "extension", type=click.Choice(KINDS), default="png", help="with -r: the kind of pictures  [png]")
 @_jobs
 @_ray
 @_force

@@ -10,7 +10,7 @@ import click
 
 import codec
 from codec import files
-from codec.commands import allow_large_pictures, check_number, say
+from codec.commands import Number, allow_large_pictures, say
 from codec.commands import model as model_option
 from codec.commands import quiet as quiet_option
 from codec.commands import threads as threads_option
@@ -85,7 +85,7 @@ def evaluate(
 
 @click.command()
 @click.argument("source", metavar="PICTURE", shell_complete=paths)
-@click.option("-q", "quality", type=click.FloatRange(0, 100), metavar="QUALITY", help="[default: 50]")
+@click.option("-q", "quality", type=Number(0, 100), metavar="QUALITY", help="[default: 50]")
 @click.option("--qp", type=click.IntRange(0, 63), metavar="LEVEL", help="rate level, in place of -q")
 @click.option("--same-size", is_flag=True, help="also what the others reach in as many bytes")
 @click.option("--json", "target", metavar="FILE", shell_complete=paths, help="write the table")
@@ -106,7 +106,6 @@ def compare(
     """
     if quality is not None and qp is not None:
         raise click.UsageError("-q and --qp say the same thing: give one of them")
-    check_number(quality)
     if target is not None:
         files.check_target(target)
     allow_large_pictures()

@@ -6,7 +6,9 @@ and their sums without error. The same functions without rounding are the transf
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -65,14 +67,16 @@ class NativeOps:
         self.arrays, self.exact, self.threads = arrays, exact, threads
         self.kind = _ROUND if exact else _FLOAT
         self.laid_out: dict[str, Floats] = {}
-        self.buffers: dict[tuple[str, tuple[int, ...]], Floats] = {}
+        self.of_thread = threading.local()
 
     def buffer(self, name: str, *shape: int) -> Floats:
-        """Memory for what a block forgets: the kernel clears pages it hands out, which costs as much as a layer."""
-        key = (name, shape)
-        if key not in self.buffers:
-            self.buffers[key] = np.empty(shape, np.float32)
-        return self.buffers[key]
+        """Memory for what a block forgets: the kernel clears pages it hands out, which costs as much as a layer. Each
+        thread has its own, of the largest size that it has needed."""
+        kept, size = vars(self.of_thread), prod(shape)
+        if name not in kept or kept[name].size < size:
+            kept[name] = np.empty(size, np.float32)
+        found: Floats = kept[name][:size].reshape(shape)
+        return found
 
     def layout(self, name: str, how: Callable[[Floats], Floats]) -> Floats:
         if name not in self.laid_out:

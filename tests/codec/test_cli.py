@@ -13,6 +13,7 @@ from PIL import Image
 
 import codec
 from codec.cli import main
+from codec.commands import coding
 from tests.codec.commands import HEAVY, ORPHAN, ROOT, fails, python
 
 
@@ -67,6 +68,12 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         "encode a.png b.mlic --target-size 1k --target-psnr 30",
         "encode a.png b.mlic --target-bpp 0",
         "encode a.png b.mlic --tile -1",
+        "encode a.png b.png",
+        "encode a.png B.JPEG",
+        "encode a.png b.mlic --target-bpp nan",
+        "encode a.png b.mlic --target-psnr inf",
+        "encode a.png b.mlic --metadata some",
+        "decode . b -r --as gif",
         "decode orphan.mlic b.png --crop 1,2,3",
         "decode orphan.mlic b.png --crop 1,2,3,x",
         "decode . b -r --preview",
@@ -78,6 +85,18 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_usage_errors(here: Path, capsys: pytest.CaptureFixture[str], argv: str) -> None:
     assert "--help`)" in fails(capsys, 2, *argv.split())
+
+
+@pytest.mark.parametrize("argv", [["encode", "", "b.mlic"], ["encode", "", "b", "-r"], ["decode", "a", ""]])
+def test_empty_names(here: Path, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert "an empty name" in fails(capsys, 2, *argv)
+
+
+def test_the_kinds_of_pictures_are_those_that_can_be_written() -> None:
+    from codec.output import FORMATS
+
+    assert {f".{kind}" for kind in coding.KINDS} == set(FORMATS)
+    assert all(coding.PICTURES.search(f"a{extension}") for extension in FORMATS)
 
 
 @pytest.mark.parametrize(

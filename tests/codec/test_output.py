@@ -87,6 +87,28 @@ def test_16_bits(tmp_path: Path, grey: bool, alpha: bool) -> None:
     assert "8 bits of the 16" in output.save(made, tmp_path / "a.webp")[0]
 
 
+CAMERA = Image.Exif()
+CAMERA[0x010F] = "maker"
+CAMERA.get_ifd(0x8769)[0x9003] = "2026:11:26 12:00:00"
+
+
+def test_a_camera_s_exif_in_a_tiff(tmp_path: Path) -> None:
+    exif = CAMERA.tobytes().removeprefix(b"Exif\0\0")
+    made = Picture(COLOUR, metadata={"exif": exif, "xmp": b"<x/>"})
+    assert output.save(made, tmp_path / "a.tif") == ["TIFF holds of EXIF its main directory only"]
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.getexif()[0x010F] == "maker" and image.info["xmp"] == b"<x/>"
+    assert output.save(made, tmp_path / "a.png") == []
+    assert picture.load(tmp_path / "a.png").metadata["exif"] == exif
+
+
+@pytest.mark.parametrize("exif", [b"garbage", b"\xff\xff", b"II*\0", b"MM\0*\0\0\0\x08\xff\xff"])
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+def test_exif_that_is_none(tmp_path: Path, exif: bytes, suffix: str) -> None:
+    output.save(Picture(COLOUR, metadata={"exif": exif}), tmp_path / f"a{suffix}")
+    assert picture.load(tmp_path / f"a{suffix}").rgb.shape == COLOUR.shape
+
+
 def test_save_to_a_stream() -> None:
     out = io.BytesIO()
     output.save(Picture(COLOUR), out)

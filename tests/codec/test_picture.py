@@ -129,10 +129,28 @@ def test_alpha_is_kept_unless_it_is_opaque(kind: str) -> None:
         assert (found.rgb == np.asarray(with_alpha(255).convert("RGB"))).all()
 
 
+def test_a_colour_key_of_16_bits() -> None:
+    samples = np.full((4, 5), 1000, np.uint16)
+    samples[2, 3] = 40000
+    found = picture.load(png(Image.fromarray(samples), transparency=40000))
+    assert found.deep and found.grey and (found.alpha == np.where(samples == 40000, 0, 255)).all()
+
+
+def test_what_a_tiff_says_of_its_picture_is_kept() -> None:
+    tags = Image.Exif()
+    tags[0x010F], tags[0x013B] = "maker", "artist"
+    found = picture.load(encoded(rgb(), "TIFF", exif=tags))
+    kept = Image.Exif()
+    kept.load(found.metadata["exif"])
+    assert dict(kept) == {0x010F: "maker", 0x013B: "artist"} and found.notes == []
+
+
 def test_premultiplied_images_become_straight() -> None:
     image = Image.new("RGBA", (4, 4), (200, 100, 50, 128))
     found = picture.load(image.convert("RGBa"))
     assert np.abs(found.rgb[0, 0].astype(int) - (200, 100, 50)).max() <= 2 and found.alpha[0, 0] == 128
+    grey = picture.load(Image.new("LA", (4, 4), (200, 128)).convert("La"))
+    assert grey.grey and abs(int(grey.rgb[0, 0, 0]) - 200) <= 2 and grey.alpha[0, 0] == 128
 
 
 def test_hidden_colours_go_on_from_the_visible() -> None:

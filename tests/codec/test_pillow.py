@@ -108,5 +108,15 @@ def test_orientation_is_applied_once(photo: NDArray, tmp_path: Path) -> None:
 def test_options_of_encode(photo: NDArray, tmp_path: Path) -> None:
     Image.fromarray(photo[:64, :64]).save(tmp_path / "a.mlic", target_size=800)
     assert (tmp_path / "a.mlic").stat().st_size <= 800
-    with pytest.raises(TypeError):
-        Image.fromarray(photo[:64, :64]).save(tmp_path / "b.mlic", frobnicate=1)
+    Image.fromarray(photo[:64, :64]).save(tmp_path / "b.mlic", optimize=True, xmp="<x/>")  # as Pillow's others do
+    assert codec.info((tmp_path / "b.mlic").read_bytes())["metadata"] == ["xmp"]
+    with pytest.raises(OSError, match="out of reach"):
+        Image.fromarray(photo[:64, :64]).save(io.BytesIO(), "MLIC", target_size=5)
+
+
+def test_closed_images(file: Path) -> None:
+    for end in (Image.Image.close, codec.pillow.MlicImageFile.verify):
+        image = Image.open(file)
+        end(image)
+        with pytest.raises(ValueError, match="open it again"):
+            image.load()

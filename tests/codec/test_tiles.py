@@ -96,6 +96,15 @@ def test_a_preview_of_a_file_that_is_cut_short(photo: NDArray) -> None:
             assert values[1] > 22
 
 
+def test_a_preview_of_nothing_costs_nothing(tiny_bundle: Path, photo: NDArray) -> None:
+    """Tiles as large as they may be, of which nothing came."""
+    found = unpack(codec.encode(photo[:64, :64], qp=10, model=tiny_bundle))
+    piece = replace(found.pieces[0], payload=b"")
+    hostile = replace(found, width=16384, height=8192, tile=(8192, 4096), pieces=(piece,) * 4)
+    image = codec.decode(pack(hostile), preview=True, crop=(8200, 4100, 3, 3), model=tiny_bundle)
+    assert image.size == (3, 3)
+
+
 def test_no_length_of_a_file_breaks_a_preview(tiny_bundle: Path, photo: NDArray) -> None:
     data = codec.encode(photo[:64, :64], qp=10, model=tiny_bundle)
     for length in range(31, len(data)):

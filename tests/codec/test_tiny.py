@@ -1,6 +1,7 @@
 """Everything visible, in seconds and without weights: run this first."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +83,65 @@ def test_damage_behind_the_checksums_is_noticed_too(tiny_bundle: Path, photo: ND
 def test_pictures_too_large_are_refused_before_any_work(tiny_bundle: Path) -> None:
     with pytest.raises(codec.BadInput, match="65535"):
         codec.encode(np.broadcast_to(np.uint8(7), (1, 70000, 3)), model=tiny_bundle)
+
+
+@pytest.mark.parametrize("runtime", ["native", "onnx", "torch"])
+def test_threads_may_code_at_the_same_time(tiny_bundle: Path, photo: NDArray, runtime: str) -> None:
+    """Executors are shared between them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    options: dict[str, Any] = {"model": tiny_bundle, "runtime": runtime}
+    parts = [photo[:96, : 64 + 32 * i] for i in range(4)]
+    files = [codec.encode(part, qp=40, **options) for part in parts]
+    shown = [np.asarray(codec.decode(data, **options)) for data in files]
+
+    def agrees(i: int) -> bool:
+        i %= 4
+        same = codec.encode(parts[i], qp=40, **options) == files[i]
+        return same and bool((np.asarray(codec.decode(files[i], **options)) == shown[i]).all())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(agrees, range(24)))
+
+
+def test_memory_between_pictures_is_that_of_the_largest(tiny_bundle: Path, photo: NDArray) -> None:
+    from codec.bundle import Bundle
+    from codec.runtime.native import NativeRuntime
+
+    runtime = NativeRuntime(Bundle(tiny_bundle), 1)
+
+    def kept() -> int:
+        return sum(b.nbytes for ops in (runtime.entropy, runtime.transforms) for b in vars(ops.of_thread).values())
+
+    sizes = []
+    for side in (256, 128, 192, 64, 256):
+        runtime.analyse(np.zeros((1, 3, side, side), np.float32), 10)
+        sizes.append(kept())
+    assert len(set(sizes)) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"tile": -1}, ValueError),
+        ({"tile": 10.5}, ValueError),
+        ({"threads": 0}, ValueError),
+        ({"target_bpp": float("nan")}, ValueError),
+        ({"target_psnr": float("inf")}, ValueError),
+        ({"metadata": "some"}, codec.BadInput),
+    ],
+)
+def test_wrong_options(tiny_bundle: Path, photo: NDArray, wrong: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        codec.encode(photo[:64, :64], model=tiny_bundle, **wrong)
+
+
+def test_any_bytes_are_taken_and_nothing_else(tiny_bundle: Path, photo: NDArray) -> None:
+    data = codec.encode(photo[:64, :64], model=tiny_bundle)
+    assert codec.info(bytearray(data)) == codec.info(memoryview(data)) == codec.info(data)
+    for wrong in ("photo.mlic", None, 3):
+        with pytest.raises(TypeError):
+            codec.info(wrong)
+    for wrong in (None, 3, [1, 2]):
+        with pytest.raises(TypeError, match="a picture is a path"):
+            codec.encode(wrong, model=tiny_bundle)
