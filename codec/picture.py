@@ -152,7 +152,7 @@ def _from_image(image: Image.Image, head: bytes = b"") -> Picture:
         notes.append("samples are reduced to 8 bits; decoding gives 16 again")
     if image.mode in _CONVERTED:
         notes.append(f"{_CONVERTED[image.mode]} colours are converted to RGB")
-    if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+    if _tags(image).get(_ORIENTATION, 1) in range(2, 9):
         image = ImageOps.exif_transpose(image)
         kept = metadata.upright(kept)
     if image.mode in _CONVERTED:
@@ -255,6 +255,14 @@ def _is_deep(image: Image.Image, head: bytes) -> bool:
     return False
 
 
+def _tags(image: Image.Image) -> Image.Exif:
+    """None where what should be EXIF is none: no reason to refuse a picture."""
+    try:
+        return image.getexif()
+    except Exception:  # which Pillow says in many ways
+        return Image.Exif()
+
+
 def _described(tags: Image.Exif) -> bytes:
     """Of a TIFF's tags, those that are about what it shows, as EXIF; the others are about the file."""
     kept = Image.Exif()
@@ -270,14 +278,14 @@ def _beside_pixels(image: Image.Image) -> tuple[dict[str, bytes], list[str]]:
     """What is kept, and notes on what is not."""
     info = image.info
     exif = info.get("exif", b"")
-    if not exif and (tags := image.getexif()):  # TIFF, or the text that old programs put into PNG
+    if not exif and (tags := _tags(image)):  # TIFF, or the text that old programs put into PNG
         exif = _described(tags) if image.format == "TIFF" else tags.tobytes()
     found = {"icc": info.get("icc_profile"), "exif": exif.removeprefix(metadata.PREFIX), "xmp": info.get("xmp")}
     kept = {kind: data.encode() if isinstance(data, str) else bytes(data) for kind, data in found.items() if data}
     texts = [k for k in getattr(image, "text", {}) if k not in ("XML:com.adobe.xmp", "Raw profile type exif")]
     resolution = "dpi" in info and (image.format != "JPEG" or info.get("jfif_unit"))
     if image.format == "TIFF":
-        resolution = _RESOLUTION in image.getexif()
+        resolution = _RESOLUTION in _tags(image)
     lost = {"comments": info.get("comment") or texts, "gamma": "gamma" in info, "resolution": resolution}
     names = [name for name, present in lost.items() if present]
     return kept, [f"not kept: {', '.join(names)}"] if names else []

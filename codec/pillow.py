@@ -66,7 +66,7 @@ class MlicImageFile(ImageFile.ImageFile):
 
     def _whole(self) -> bytes:
         if self.fp is None or self.fp.closed:
-            raise ValueError("the file of this image is closed: open it again")
+            raise ValueError("Operation on closed image")  # in Pillow's words
         self.fp.seek(0)
         return self.fp.read()
 

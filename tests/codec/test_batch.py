@@ -56,9 +56,9 @@ def planned(root: Path, out: Path, **options: bool) -> dict[str, str]:
 
 
 def test_the_tree_is_kept_and_names_that_clash_stay_whole(tmp_path: Path) -> None:
-    lay_out(tmp_path / "in", "a.png", "b/photo.jpg", "b/photo.png", "b/other.png", "b/c/photo.jpg", "no extension")
+    lay_out(tmp_path / "in", "a.png", "b/photo.jpg", "b/photo.png", "b/other.png", "b/c/photo.jpg", "LICENSE")
     assert planned(tmp_path / "in", tmp_path / "out") == {
-        "a.png": "a.mlic", "no extension": "no extension.mlic", "b/other.png": "b/other.mlic",
+        "a.png": "a.mlic", "b/other.png": "b/other.mlic",
         "b/photo.jpg": "b/photo.jpg.mlic", "b/photo.png": "b/photo.png.mlic", "b/c/photo.jpg": "b/c/photo.mlic",
     }  # fmt: skip
 
@@ -234,7 +234,7 @@ def test_a_process_at_work_ends_with_its_parent() -> None:
         assert child.poll() is None
         child.kill()
         child.wait()
-        assert soon(lambda: gone(child.pid), 5)
+        assert soon(lambda: gone(child.pid), 60)  # a busy machine may be slow to bury them
 
 
 # the commands
@@ -263,7 +263,7 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err.count("\n") == 1  # the failure again, and nothing else
     (root / "0" / "bad.png").unlink()
     assert command("encode", root, out, PHOTO) == 0
-    assert capsys.readouterr().err == "encoded 0 of 0 files; 5 up to date; 1 of other kinds\n"
+    assert capsys.readouterr().err == "encoded 0 of 0 files; 5 up to date (--force takes them too); 1 of other kinds\n"
 
 
 @need_bundle
@@ -344,7 +344,7 @@ def test_an_end_from_outside_leaves_whole_files_and_nobody(tmp_path: Path, way: 
         else:
             child.send_signal(getattr(signal, way))
         _, err = child.communicate(timeout=30)
-        assert soon(lambda: gone(child.pid), 5)
+        assert soon(lambda: gone(child.pid), 60)  # a busy machine may be slow to bury them
     assert child.returncode == (-signal.SIGKILL if way == "SIGKILL" else 130) and "Traceback" not in err
     made = contents(out)
     assert 10 <= len(made) < 150
@@ -361,7 +361,7 @@ def test_an_interrupt_at_the_start_makes_no_noise(tmp_path: Path, delay: float) 
         time.sleep(delay)
         os.killpg(child.pid, signal.SIGINT)
         _, err = child.communicate(timeout=30)
-        assert soon(lambda: gone(child.pid), 5)
+        assert soon(lambda: gone(child.pid), 60)  # a busy machine may be slow to bury them
     assert child.returncode == 130 and "Traceback" not in err
 
 
