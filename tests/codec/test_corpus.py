@@ -74,6 +74,15 @@ def test_size_and_mode_come_back(photo: NDArray, mode: str, size: tuple[int, int
             assert (source.alpha == again.alpha).all()
 
 
+def test_every_side_to_65(photo: NDArray) -> None:
+    image = made(photo, "RGBA", (66, 66))
+    for side in range(1, 66):
+        part = image.crop((0, 0, side, 66 - side))
+        shown = codec.decode(codec.encode(part, qp=40))
+        assert shown.size == part.size
+        assert shown.mode == "RGB" or (np.asarray(shown)[:, :, 3] == np.asarray(part)[:, :, 3]).all()
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("keep", ["all", "none", "icc", "exif,xmp"])
 def test_metadata_comes_back(photo: NDArray, tmp_path: Path, format: str, keep: str) -> None:

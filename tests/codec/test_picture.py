@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -322,3 +324,12 @@ def test_missing_files_raise_what_open_raises(tmp_path: Path) -> None:
         picture.load(tmp_path / "none.png")
     with pytest.raises(IsADirectoryError):
         picture.load(tmp_path)
+
+
+def test_heic_with_its_plugin(tmp_path: Path) -> None:
+    plugin = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    smooth = np.stack(np.indices((48, 64)), 2).repeat(2, 2)[:, :, :3].astype(np.uint8)
+    plugin.from_pillow(Image.fromarray(smooth)).save(tmp_path / "a.heic", quality=95)
+    script = f"from codec import picture; print(picture.load({str(tmp_path / 'a.heic')!r}).rgb.shape)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "(48, 64, 3)\n", done.stderr
