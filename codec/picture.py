@@ -277,7 +277,7 @@ def _described(tags: Image.Exif) -> bytes:
 def _beside_pixels(image: Image.Image) -> tuple[dict[str, bytes], list[str]]:
     """What is kept, and notes on what is not."""
     info = image.info
-    exif = info.get("exif", b"")
+    exif = info.get("exif") or b""
     if not exif and (tags := _tags(image)):  # TIFF, or the text that old programs put into PNG
         exif = _described(tags) if image.format == "TIFF" else tags.tobytes()
     found = {"icc": info.get("icc_profile"), "exif": exif.removeprefix(metadata.PREFIX), "xmp": info.get("xmp")}
