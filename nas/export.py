@@ -12,6 +12,7 @@ import argparse
 import copy
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,10 @@ class Deployed(nn.Module):
 
     def __init__(self, layer: QConv2d, frozen: Frozen):
         super().__init__()
-        self.rectified, self.step, self.bits = not layer.signed, frozen.input_step, frozen.bits
+        self.rectified, self.bits = not layer.signed, frozen.bits
+        self.step: Any = frozen.input_step
+        if frozen.balance is not None:  # one for each channel, (inputs, 1, 1)
+            self.step = nn.Parameter(torch.from_numpy(frozen.balance)[:, None, None] * frozen.input_step, False)
         self.limits = levels(frozen.bits, frozen.signed_input)
         self.geometry = (layer.stride, layer.padding, 1, layer.groups)
         self.register_buffer("codes", torch.from_numpy(frozen.levels))

@@ -15,13 +15,15 @@ from rate.cost import FLOAT_BITS
 
 @dataclass(frozen=True)
 class Frozen:
-    """levels: int8 in the shape of the weight; steps (outputs,); bits of a level; the step and bits of its input."""
+    """levels: int8 in the shape of the weight; steps (outputs,); bits of a level; the step of its input, and what its
+    channels are divided by before (inputs,), or None."""
 
     levels: NDArray[np.int8]
     steps: NDArray[np.float32]
     bits: int
     input_step: float
     signed_input: bool
+    balance: NDArray[np.float32] | None = None
 
     def packed(self) -> bytes:
         """The levels, `bits` bits each, in two's complement and most significant first."""
@@ -54,7 +56,8 @@ def freeze(model: nn.Module) -> dict[str, Frozen]:
         of_weight, of_input = m.of_weight[0], m.of_input[0]
         if not of_weight.started:
             raise ValueError(f"{name} has no steps yet: run or train the network first")
-        levels = of_weight.integers(m.weight).numpy().astype(np.int8)
+        levels = of_weight.integers(m.balanced_weight()).numpy().astype(np.int8)
         steps = of_weight.step().detach().flatten().numpy()
-        found[name] = Frozen(levels, steps, m.bits[0], float(of_input.step().detach()), m.signed)
+        balance = None if m.balance is None else m.balance.numpy()
+        found[name] = Frozen(levels, steps, m.bits[0], float(of_input.step().detach()), m.signed, balance)
     return found

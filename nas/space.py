@@ -264,11 +264,13 @@ class SearchSpace:
 
     def fixed(
         self, inputs: int, outputs: int, kernel: int, bits: int = 8, signed: bool = False, stride: int = 1,
-        padded: bool = True, bias: bool = False,
+        padded: bool = True, bias: bool = False, balanced: bool = False,
     ) -> QConv2d:  # fmt: skip
         """A quantized layer that is not searched."""
-        size = (kernel, kernel)
-        return QConv2d(inputs, outputs, size, 1, (bits,), self.state, signed, self.quantizer, stride, padded, bias)
+        return QConv2d(
+            inputs, outputs, (kernel, kernel), 1, (bits,), self.state, signed, self.quantizer, stride, padded, bias,
+            balanced,
+        )  # fmt: skip
 
 
 def positions(model: nn.Module) -> dict[str, MixedOp]:

@@ -39,7 +39,7 @@ class Block(nn.Module):
         self.kernel, self.hidden = kernel, m
 
         def conv(a: int, b: int, k: int = 1, groups: int = 1) -> QConv2d:
-            return QConv2d(a, b, (k, k), groups, bits, state, True, quantizer, bias=True)
+            return QConv2d(a, b, (k, k), groups, bits, state, True, quantizer, bias=True, balanced=True)
 
         if kernel:
             self.enter, self.spread, self.leave = conv(c, c), conv(c, c, kernel, c), conv(c, c)
@@ -69,7 +69,7 @@ class Synthesis(nn.Module):
     def __init__(self, space: SearchSpace, cfg: Config):
         super().__init__()
         c, n = cfg.latents, cfg.width
-        fixed = partial(space.fixed, kernel=1, signed=True, bias=True)
+        fixed = partial(space.fixed, kernel=1, signed=True, bias=True, balanced=True)
         self.lrp = nn.ModuleList((fixed(cfg.features + c, c), fixed(c, c)))
         self.sixteenth = nn.ModuleList(space.choice(f"sixteenth{i}", c, c) for i in range(cfg.synthesis[0]))
         self.up = fixed(c, 4 * n)

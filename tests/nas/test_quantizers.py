@@ -5,6 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import torch.nn.functional as F  # noqa: E402
+
+from nas.export import deployed  # noqa: E402
 from nas.freeze import freeze, unpack  # noqa: E402
 from nas.layers import QConv2d, State  # noqa: E402
 from nas.quantizers import HWGQ, HWGQ_STEPS, LSQ, Noisy, deviations, levels  # noqa: E402
@@ -162,3 +165,33 @@ def test_a_step_starts_where_the_error_is_least() -> None:
     assert (q(x) - x).abs().max() < 0.1 * x.abs().max()
     zeros = LSQ(4, False)
     assert torch.equal(zeros(torch.zeros(10)), torch.zeros(10))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 12])
+def test_balanced_layers_round_channels_of_any_size(groups: int) -> None:
+    """Where channels differ by orders, one step for all leaves nothing of the small ones."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 12, 9, 9) * torch.logspace(-3, 2, 12)[:, None, None]
+    errors = {}
+    for balanced in (False, True):
+        layer = QConv2d(12, 24, (3, 3), groups, (8,), State("fake"), signed=True, balanced=balanced)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn_like(layer.weight))
+            small = layer.weight.view(groups, 24 // groups, 12 // groups, 9)
+            small *= torch.logspace(2, -3, 12).view(groups, 1, 12 // groups, 1)  # each matters as much
+        expected = F.conv2d(x, layer.weight, None, 1, 1, 1, groups)
+        found = layer(x)
+        errors[balanced] = float((found - expected).detach().square().mean() / expected.detach().square().mean())
+        again = QConv2d(12, 24, (3, 3), groups, (8,), State("fake"), signed=True, balanced=balanced)
+        again.load_state_dict(layer.state_dict())
+        assert torch.equal(again(x[:1] * 3), layer(x[:1] * 3))  # fitted once, and kept
+    assert errors[True] < 1e-3 and errors[True] < 0.02 * errors[False]
+
+
+def test_balanced_layers_are_deployed_as_they_are() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 6, 6) * torch.logspace(-2, 1, 8)[:, None, None]
+    layer = QConv2d(8, 8, (1, 1), 1, (8,), State("fake"), signed=True, balanced=True)
+    net = torch.nn.Sequential(layer)
+    expected = net(x).detach()
+    assert (deployed(net)(x) - expected).abs().max() < 1e-5 * expected.abs().max()
