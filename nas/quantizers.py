@@ -32,21 +32,24 @@ def round_through(x: Tensor) -> Tensor:
 class LSQ(nn.Module):
     """x -> step * round(clip(x / step)), with a learned step: one, or one for each of `channels` rows.
 
-    The step is kept positive by construction: it can turn negative otherwise. Its gradient is scaled by 1 / sqrt(Qp *
-    values that share it). It starts where the first x seen has the least squared error (our default: the paper's
-    2 mean|x| / sqrt(Qp) cuts off what a few channels have large, as latents do).
+    What is learned is the step over where it started: so a rate is relative, and steps of 1e-4 and of 1 can share one
+    (our choice). It is kept positive by construction: it can turn negative otherwise. Its gradient is scaled by
+    1 / sqrt(Qp * values that share it). It starts where the first x seen has the least squared error (our default: the
+    paper's 2 mean|x| / sqrt(Qp) cuts off what a few channels have large, as latents do).
     """
 
     def __init__(self, bits: int, signed: bool, channels: int = 0):
         super().__init__()
         self.bits, self.signed = bits, signed
-        self.raw = nn.Parameter(torch.zeros(channels, 1, 1, 1) if channels else torch.zeros(()))
+        shape = (channels, 1, 1, 1) if channels else ()
+        self.raw = nn.Parameter(torch.ones(shape))
+        self.register_buffer("unit", torch.zeros(shape))
         self.register_buffer("started", torch.tensor(False))  # saved with the step
         self.ready = False  # the same at hand: a GPU need not be asked
 
     def step(self) -> Tensor:
         """Positive."""
-        return self.raw.abs() + 1e-9
+        return self.raw.abs() * self.unit + 1e-9
 
     @torch.no_grad()
     def start(self, x: Tensor) -> None:
@@ -56,7 +59,7 @@ class LSQ(nn.Module):
         top = (rows.abs().amax(1, keepdim=True) / high).clamp(min=1e-6)
         tried = torch.stack([top * 2 ** (-k / 2) for k in range(2 * self.bits + 1)])
         errors = torch.stack([((rows / s).clamp(low, high).round() * s - rows).square().sum(1, True) for s in tried])
-        self.raw.copy_(tried.gather(0, errors.argmin(0, keepdim=True))[0].view(self.raw.shape))
+        self.unit.copy_(tried.gather(0, errors.argmin(0, keepdim=True))[0].view(self.raw.shape))
         self.started.fill_(True)
         self.ready = True
 

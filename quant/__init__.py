@@ -3,6 +3,7 @@
 The paper's body was not at hand; what it leaves open is our default, and each docstring says which.
 """
 
+import cpp_ext  # noqa: F401  before torch, whose OpenMP should not spin either
 from quant.config import ShiftQuantConfig
 from quant.convert import quantize_
 from quant.quantizers import NonFinite, largest_code, nearest, random_bits, stochastic

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
+import cpp_ext  # noqa: F401  before torch, whose OpenMP should not spin either
+
 # Machines that are shared can take any time for anything.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")

@@ -51,11 +51,12 @@ def test_the_gradient_of_a_step_is_that_of_lsq() -> None:
     q = LSQ(3, True)
     q(x)
     with torch.no_grad():
-        q.raw.fill_(0.5)
+        q.unit.fill_(0.25)
+        q.raw.fill_(2)
     q(x).sum().backward()
     v = x / 0.5
     expected = torch.where(v > 3, 3.0, torch.where(v < -4, -4.0, v.round() - v)).sum() * (3 * 4) ** -0.5
-    assert q.raw.grad == pytest.approx(expected.item(), rel=1e-5)
+    assert q.raw.grad == pytest.approx(0.25 * expected.item(), rel=1e-5)  # in units of where it started
 
 
 def test_hwgq_rounds_the_half_of_a_gaussian() -> None:
