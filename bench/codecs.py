@@ -25,6 +25,8 @@ from typing import Any
 
 from PIL import Image, features
 
+from codec.compare import PEERS
+
 from .measure import Codec, Picture
 from .report import commit
 
@@ -66,26 +68,25 @@ def _library(feature: str) -> str:
     return f"{feature} {features.version(feature)}"
 
 
-# Each at the best settings that Pillow gives in reasonable time. 4:4:4 where the format has it, since PSNR is taken in
-# RGB (lossy WebP is always 4:2:0).
+SETTINGS = {peer.name: peer.options for peer in PEERS}  # those of `codec compare`
+
+
 def _jpeg() -> Codec:
-    options = {"optimize": True, "subsampling": "4:4:4"}
-    return _pillow(
-        "JPEG", "optimize, 4:4:4, baseline", _library("libjpeg_turbo"), (10, 20, 35, 50, 70, 85, 92), **options
-    )
+    levels = (10, 20, 35, 50, 70, 85, 92)
+    return _pillow("JPEG", "optimize, 4:4:4, baseline", _library("libjpeg_turbo"), levels, **SETTINGS["JPEG"])
 
 
 def _webp() -> Codec:
     levels = (1, 10, 30, 50, 75, 90, 96)
-    return _pillow("WEBP", "method 6, 4:2:0 (the format has no other)", _library("webp"), levels, method=6)
+    return _pillow("WEBP", "method 6, 4:2:0 (the format has no other)", _library("webp"), levels, **SETTINGS["WEBP"])
 
 
 def _avif() -> Codec:
     from PIL import AvifImagePlugin
 
     version = f"{_library('avif')}, aom {AvifImagePlugin.get_codec_version('aom')}"
-    options = {"speed": 4, "subsampling": "4:4:4", "max_threads": 1}  # its bytes depend on the number of threads
-    return _pillow("AVIF", "aom, speed 4, 4:4:4, one thread", version, (15, 30, 45, 60, 75, 85, 92), **options)
+    levels = (15, 30, 45, 60, 75, 85, 92)
+    return _pillow("AVIF", "aom, speed 4, 4:4:4, one thread", version, levels, **SETTINGS["AVIF"])
 
 
 def _jpeg2000() -> Codec:

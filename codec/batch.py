@@ -29,6 +29,7 @@ from codec.container import MAX_PIXELS, peek
 from codec.crew import Lost
 from codec.errors import BadInput, CodecError
 from codec.folders import Pair, Plan
+from codec.interrupts import held
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # no other file will fare better
 
@@ -122,10 +123,16 @@ def _line(error: Exception) -> str:
 HERE: Callable[..., Answers] = partial(crew.shared, jobs=1)
 
 
-def run(pairs: Iterable[Pair], work: Work, spread: Callable[..., Answers] = HERE) -> Generator[Done, None, None]:
+def run(
+    pairs: Iterable[Pair],
+    work: Work,
+    spread: Callable[..., Answers] = HERE,
+    count: Callable[[Done], None] = lambda done: None,
+) -> Generator[Done, None, None]:
     """Read, code and write each pair; yields what became of it, as they come. After a failure it goes on.
 
-    spread: crew.shared or cluster.shared with their options. Closing the iterator ends all workers.
+    spread: crew.shared or cluster.shared with their options. count: hears of each; no interrupt comes between a file
+    and its count. Closing the iterator ends all workers.
     Raises OSError where the disk is full or read-only, and what `spread` raises.
     """
     unread: list[Done] = []
@@ -141,8 +148,13 @@ def run(pairs: Iterable[Pair], work: Work, spread: Callable[..., Answers] = HERE
 
     with closing(spread(work, sources())) as answers:
         for pair, answer in answers:
-            yield _written(pair, answer)
-    yield from unread
+            with held():
+                done = _written(pair, answer)
+                count(done)
+            yield done
+    for done in unread:
+        count(done)
+        yield done
 
 
 def _written(pair: Pair, answer: Answer | Lost) -> Done:
@@ -200,9 +212,8 @@ def command(
         work.model = bundle.path.read_bytes() if bundle else None
     tally = Tally(verb, plan)
     try:
-        with _bar(plan, quiet) as bar, closing(run(plan.pairs, work, spread)) as results:
+        with _bar(plan, quiet) as bar, closing(run(plan.pairs, work, spread, tally.add)) as results:
             for done in results:
-                tally.add(done)
                 bar.update(done.pair.size, tally.progress())
     except BaseException:
         if tally.done or tally.failures:  # else the error says it all

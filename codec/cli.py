@@ -23,6 +23,7 @@ from codec.commands import coding, measuring
 from codec.commands import say as _say
 from codec.completion import SHELLS, paths, script
 from codec.errors import CodecError, Corrupt
+from codec.interrupts import noted
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _PASS_ON: dict[str, Any] = {"help_option_names": [], "ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -142,11 +143,16 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn in several lines, and to developers
+    came: list[int] = []
     try:
-        return cli.main(argv, prog_name="codec", standalone_mode=False) or 0
+        with noted() as came:
+            code = cli.main(argv, prog_name="codec", standalone_mode=False) or 0
+        return _fail("interrupted", 130) if came else code
     except SystemExit as stop:  # a pipe closed by its reader, and what train and export return
         return _fail(stop.code) if isinstance(stop.code, str) else stop.code or 0
     except Exception as error:
+        if came:  # imports, for one, make other errors of it
+            return _fail("interrupted", 130)
         if os.environ.get("MLIC_DEBUG") == "1" and not isinstance(error, (click.ClickException, click.Abort)):
             raise
         return _report(error)

@@ -30,7 +30,7 @@ def shared(
     none waits. Where a node is lost, others do its work again, and every item is answered once.
     Raises CodecError without Ray, BadInput where no cluster answers or no node has so many cores.
     """
-    ray = _connected(address)
+    ray = connected(address)
     try:
         room = _room(ray, threads)
         if not room:
@@ -54,8 +54,9 @@ def shared(
         ray.shutdown()  # ends what is under way there
 
 
-def _connected(address: str) -> Any:
-    """The module ray, connected."""
+def connected(address: str) -> Any:
+    """The module ray, connected to the cluster at host:port, or auto. Raises CodecError without Ray, BadInput where no
+    cluster answers."""
     try:
         import ray
     except ImportError as error:

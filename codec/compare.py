@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,14 +104,6 @@ def ours(image: Image.Image, quality: float, *, qp: int | None = None, **options
     )
 
 
-def smallest(low: int, high: int, true_from: Callable[[int], bool]) -> int:
-    """The smallest integer of low..high at which a condition that stays true holds; high where it never does."""
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if true_from(middle) else (middle + 1, high)
-    return low
-
-
 def at_psnr(image: Image.Image, peer: Peer, target: float) -> tuple[int, Point]:
     """The lowest quality (0..100) at which a peer reaches `target` dB, or 100, and what it gives there.
 
@@ -131,7 +124,7 @@ def of_size(image: Image.Image, peer: Peer, size: int) -> tuple[int, Point]:
 
     1 where all files have more. Raises Absent.
     """
-    quality = smallest(2, 101, lambda q: len(peer.encode(image, q)) > size) - 1
+    quality = bisect_right(range(1, 101), size, key=lambda q: len(peer.encode(image, q))) or 1
     return quality, peer.measure(image, quality)
 
 

@@ -12,13 +12,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from functools import partial
 from multiprocessing import connection, resource_tracker
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from codec.interrupts import SIGNALS, held, noted
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-_INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 
 
 class Lost(Exception):
@@ -72,33 +72,12 @@ def shared(
 def _here(
     work: Callable[[bytes], Answer], items: Iterable[tuple[Item, bytes]]
 ) -> Generator[tuple[Item, Answer], None, None]:
-    with _interrupts() as came:
+    with noted() as came:
         for item, data in items:
             answer = work(data)
             if came:
                 raise KeyboardInterrupt
             yield item, answer
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """The signals that came, even where what their handlers raised is lost: nanobind drops it when it takes arrays."""
-    came: list[int] = []
-    here = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in _INTERRUPTS if here}
-    ours = {number: partial(_noted, came, handler) for number, handler in handlers.items() if callable(handler)}
-    for number, noted in ours.items():
-        signal.signal(number, noted)
-    try:
-        yield came
-    finally:
-        for number in ours:
-            signal.signal(number, handlers[number])
-
-
-def _noted(came: list[int], handler: Callable[[int, Any], Any], number: int, frame: Any) -> None:
-    came.append(number)
-    handler(number, frame)
 
 
 def _hand_out(
@@ -136,7 +115,9 @@ class _Worker(Generic[Item, Answer]):
         self.task: tuple[Item, bytes] | None = None
         self.line, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-        with _no_interrupts():
+        # Of an interrupt a process in the making would die with a traceback, or be forgotten.
+        resource_tracker.ensure_running()  # which `start` would call, and which unblocks the signals
+        with held():
             self.process.start()
         theirs.close()  # so that the pipe ends with the process
 
@@ -169,7 +150,7 @@ def _serve(work: Callable[[bytes], Answer], line: connection.Connection) -> None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
@@ -180,17 +161,3 @@ def _end_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
     os._exit(1)
-
-
-@contextlib.contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait: a process in the making would die of them with a traceback, or be forgotten."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # which `start` would call, and which unblocks the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,26 +48,26 @@ class Goal:
 
 def largest(measure: Callable[[int], float], limit: float, unit: str) -> int:
     """The highest level at which measure, which grows with the level, is at most limit. Raises OutOfReach."""
-    first, probes = _first(measure, lambda found: found > limit)
-    if first == 0:
+    above, probes = _found(bisect_right, measure, limit)
+    if above == 0:
         raise OutOfReach(f"{limit} {unit} is out of reach: the least is {probes[0]:g}, at --qp 0")
-    return first - 1
+    return above - 1
 
 
 def smallest(measure: Callable[[int], float], limit: float, unit: str) -> int:
     """The lowest level at which measure, which grows with the level, is at least limit. Raises OutOfReach."""
-    first, probes = _first(measure, lambda found: found >= limit)
+    first, probes = _found(bisect_left, measure, limit)
     if first > MAX_QP:
         raise OutOfReach(f"{limit} {unit} is out of reach: the most is {probes[MAX_QP]:.6g}, at --qp {MAX_QP}")
     return first
 
 
-def _first(measure: Callable[[int], float], meets: Callable[[float], bool]) -> tuple[int, dict[int, float]]:
-    """The least level that meets, MAX_QP + 1 if none does, and what was measured; the level below was measured too."""
-    low, high = 0, MAX_QP + 1
+def _found(bisect: Callable[..., int], measure: Callable[[int], float], limit: float) -> tuple[int, dict[int, float]]:
+    """What bisection answers, and what was measured: the level that it answers and the one below among them."""
     probes: dict[int, float] = {}
-    while low < high:
-        level = (low + high) // 2
+
+    def probe(level: int) -> float:
         probes[level] = measure(level)
-        low, high = (low, level) if meets(probes[level]) else (level + 1, high)
-    return low, probes
+        return probes[level]
+
+    return bisect(range(MAX_QP + 1), limit, key=probe), probes

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import logging
 import math
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from codec.cluster import connected
 from codec.errors import CodecError
 from codec.training.data import load_pictures
 from quant.training import replace
@@ -151,17 +150,7 @@ def _in_processes(work: Any, given: list[Any], jobs: int) -> Iterator[Any]:
 
 
 def _on_cluster(work: Any, given: list[Any], address: str) -> Iterator[Any]:
-    try:
-        import ray
-    except ImportError as error:
-        raise ValueError("--ray needs Ray: pip install 'narrowbit[cluster]'") from error
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        if port.isdigit():  # Ray itself waits for minutes
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"no Ray cluster answers at {address}: {error}") from error
+    ray = connected(address)
     try:
         remote = ray.remote(num_cpus=1, max_retries=10)(work)
         for one in [remote.remote(one) for one in given]:

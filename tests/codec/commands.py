@@ -32,3 +32,10 @@ def python(script: str, *argv: str, **options: object) -> subprocess.CompletedPr
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", script, *argv]
     return subprocess.run(command, env=env, text=True, capture_output=True, timeout=60, **options)
+
+
+def lay_out(root: Path, *names: str) -> None:
+    """Files of these names, each holding its own."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())

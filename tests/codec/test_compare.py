@@ -23,12 +23,6 @@ def small(photo: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(photo[80:141, 190:265]))
 
 
-def test_smallest() -> None:
-    for answer in range(11):
-        assert compare.smallest(0, 10, lambda n, a=answer: n >= a) == answer  # type: ignore[misc]
-    assert compare.smallest(0, 10, lambda n: False) == 10
-
-
 @pytest.mark.parametrize("target", [10.0, 27.0, 33.0, 90.0])
 @pytest.mark.parametrize("peer", [JPEG, WEBP], ids=["JPEG", "WEBP"])
 def test_lowest_quality_that_reaches_a_psnr(small: Image.Image, peer: Peer, target: float) -> None:
