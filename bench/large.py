@@ -2,10 +2,10 @@
 
     python -m bench large --json FILE
 
-Rows large/WxH/entropy/... are of everything in compress and decompress but the transforms, two ways in turn: `ours`,
-and `listed`, which works as MLIC++'s released code does: local context and parameter nets on the whole grid at once, a
-table's index by one comparison with each deviation, and symbols, indexes and tables as Python lists into CompressAI's
-coder. Rows large/WxH/compress and decompress are ours as a whole; large/step/... is one training step on a crop of
+Rows large/WxH/entropy/... are of everything in compress and decompress but the transforms, in turn: `ours`; `float32`,
+the same without products of bfloat16; and `listed`, which works as MLIC++'s released code does: in float32, local
+context and parameter nets on the whole grid at once, a table's index by one comparison with each deviation, and
+symbols, indexes and tables as Python lists into CompressAI's coder. Rows large/WxH/compress and decompress are ours as a whole; large/step/... is one training step on a crop of
 256x256. Weights are random and no symbol is skipped.
 """
 
@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .report import Row, report, row
@@ -122,14 +123,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         z = model.h_a(y)
         y, z = 0.5 * y / y.std(), z / z.std()  # as a trained network has them, roughly
 
-        def ours() -> list[bytes]:
+        def ours(rounded: bool = True) -> list[bytes]:
+            model.rounded = rounded
             mode = coding.Encode(model, y, z)
-            code_latents(model, mode, None)
+            model.code(mode)
             return mode.strings()
 
-        def read_ours() -> None:
-            mode = coding.Decode(model, strings, shape)
-            code_latents(model, mode, None)
+        def read_ours(rounded: bool = True) -> None:
+            model.rounded = rounded
+            mode = coding.Decode(model, strings[rounded], shape)
+            model.code(mode)
             mode.finish()
 
         def listed() -> bytes:
@@ -140,19 +143,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         def read_listed() -> None:
             code_latents(full, Listed(full, y, z, coder).read(payload), None)
 
-        strings, payload, whole = ours(), listed(), model.compress(x)
+        strings, payload = {rounded: ours(rounded) for rounded in (False, True)}, listed()
+        whole = model.compress(x)
         shape = (z.shape[2], z.shape[3])
         found = clock({
-            "entropy/compress/ours": ours, "entropy/compress/listed": listed,
-            "entropy/decompress/ours": read_ours, "entropy/decompress/listed": read_listed,
+            "entropy/compress/listed": listed, "entropy/decompress/listed": read_listed,
+            "entropy/compress/float32": partial(ours, False), "entropy/decompress/float32": partial(read_ours, False),
+            "entropy/compress/ours": ours, "entropy/decompress/ours": read_ours,
             "compress": lambda: model.compress(x),
             "decompress": lambda: model.decompress(whole["strings"], whole["shape"]),
         })  # fmt: skip
         name = f"large/{width}x{height}"
         rows.extend(row(f"{name}/{kind}", seconds, "s", 3) for kind, seconds in found.items())
-        for kind in ("compress", "decompress"):
-            times = found[f"entropy/{kind}/listed"] / found[f"entropy/{kind}/ours"]
-            rows.append(row(f"{name}/entropy/{kind}/listed-to-ours", times, "times", 2))
+        for kind in (f"entropy/{way}" for way in ("compress", "decompress")):
+            for which in ("ours", "float32"):
+                times = found[f"{kind}/listed"] / found[f"{kind}/{which}"]
+                rows.append(row(f"{name}/{kind}/listed-to-{which}", times, "times", 2))
 
     for width, height in args.size or SIZES:
         files(width, height)

@@ -21,9 +21,12 @@ in rans.hpp. Signatures, shapes and errors are in _native.pyi.
 
 import os
 
-# Before OpenMP is loaded, which reads it once. Its threads would spin at every barrier: where others work on the
-# machine too, a decoding by two threads took 13 s instead of 0.6 (measured); where none do, it makes no difference.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before OpenMP is loaded, which reads them once. By default its threads spin for milliseconds at every barrier: where
+# others work on the machine too, a decoding by two threads took 13 s instead of 0.6. Not at all, and torch's many small
+# operators wait for each other: refinement took 0.46 s an iteration instead of 0.35. So many turns are some 20 us.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU's, which looks here first
 
 from ._native import CorruptStream, Decoder, Encoder, TableBank, choose_lanes, instruction_sets
 

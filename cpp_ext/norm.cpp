@@ -93,7 +93,7 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
     if (!finite(range)) return false;
     const std::vector<float> power = powers(range, kCodeBits), powers_of_line = repeated(power);
 
-    std::vector<int64_t> sum(channels), deviation(channels), negative(channels);
+    std::vector<int64_t> sum(channels), deviation(channels), negative(channels), size(channels);
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         std::vector<int64_t> own(length);
         n.sums(x.type, count, length, at(x, row * channels), powers_of_line.data(), own.data());
@@ -139,13 +139,13 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
     const Norm::Affine how = {powers_of_line.data(), bottoms.data(), mus.data(),     factors.data(),
                               halves.data(),         shifts.data(),  offsets.data(), float(two_to(-bits))};
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
-        std::vector<int64_t> own(length);
+        std::vector<int64_t> own(length), sizes(length);
         n.apply(x.type, count, length, at(x, row * channels), how, to(z, row * channels),
-                kept + kept_before(row, channels), own.data());
+                kept + kept_before(row, channels), own.data(), sizes.data());
 #pragma omp critical
-        fold(own, negative);
+        fold(own, negative), fold(sizes, size);
     });
-    for (size_t c = 0; c < channels; ++c) statistics[c] = scales[c].statistics(negative[c], m, power[c]);
+    for (size_t c = 0; c < channels; ++c) statistics[c] = scales[c].statistics(negative[c], size[c], m, power[c]);
     return true;
 }
 
@@ -156,18 +156,18 @@ bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, con
     ranges(quantize(), threads, dz.type, rows, channels, dz.data, range.data());
     if (!finite(range)) return false;
     const std::vector<float> power = powers(range, kGradientBits), powers_of_line = repeated(power);
-    std::vector<int64_t> sum(channels), product(channels), size(channels);
+    std::vector<int64_t> sum(channels), product(channels);
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
-        std::vector<int64_t> sums(length), products(length), sizes(length);
+        std::vector<int64_t> sums(length), products(length);
         n.gradient_sums(dz.type, count, length, at(dz, row * channels), powers_of_line.data(),
-                        kept + kept_before(row, channels), sums.data(), products.data(), sizes.data());
+                        kept + kept_before(row, channels), sums.data(), products.data());
 #pragma omp critical
-        fold(sums, sum), fold(products, product), fold(sizes, size);
+        fold(sums, sum), fold(products, product);
     });
     std::vector<int32_t> below, above;
     std::vector<float> factor;
     for (size_t c = 0; c < channels; ++c) {
-        const Tilt tilt(sum[c], product[c], size[c], double(rows), statistics[c]);
+        const Tilt tilt(sum[c], product[c], double(rows), statistics[c]);
         dgamma[c] = float(tilt.along / double(power[c])), dbeta[c] = float(double(sum[c]) / double(power[c]));
         below.push_back(tilt.below(kRaw)), above.push_back(tilt.above(kRaw));
         factor.push_back(float(double(gamma[c]) * statistics[c].inverse_x / (256 * double(power[c]))));

@@ -13,12 +13,13 @@
 
 namespace narrowbit {
 
-constexpr int kCodeBits = 15, kGradientBits = 14;  // of q and of the codes of gradients, without their signs
+// Of q, in batches and in rows, and of the codes of gradients, without their signs.
+constexpr int kCodeBits = 15, kRowBits = 14, kGradientBits = 14;
 
-// What the way back needs of each channel: 1 / scale for d and for x, the sum of |d|, the mean sign, and what share of
-// the scale is not eps. The lowest level is such that the levels' sum is that of |d|.
+// What the way back needs of each channel: 1 / scale for d and for x, the lowest level, such that the levels' sum is
+// that of |d|, the mean sign, and what share of the scale is not eps.
 struct ChannelStatistics {
-    double inverse, inverse_x, sum, sign, share;
+    double inverse, inverse_x, lowest, sign, share;
 };
 constexpr size_t kStatistics = 5;
 
@@ -37,17 +38,17 @@ struct Norm {
                        int64_t* sums, int32_t* largest);
     // z = ((d * factor + half) >> shift) + offset, times unit; kept is the octave of |d| above `bottom`, 0..7, and 8
     // where d >= 0. Of kLine places or fewer the first half is in the lower halves of bytes, the second in the upper.
-    // negatives counts d < 0.
+    // negatives counts d < 0, sizes sums 2^octave.
     struct Affine {
         const float* power;
         const int32_t *bottom, *mu, *factor, *half, *shift, *offset;
         float unit;
     };
     void (*apply)(Real type, size_t lines, size_t length, const void* x, Affine how, void* z, uint8_t* kept,
-                  int64_t* negatives);
-    // Of codes g of the gradient, of g * +-2^octave as kept, and of 2^octave.
+                  int64_t* negatives, int64_t* sizes);
+    // Of codes g of the gradient, and of g * +-2^octave as kept.
     void (*gradient_sums)(Real type, size_t lines, size_t length, const void* dz, const float* power,
-                          const uint8_t* kept, int64_t* sums, int64_t* products, int64_t* sizes);
+                          const uint8_t* kept, int64_t* sums, int64_t* products);
     // dx = ((g + kRaw) * 256 - below or above) * factor, modulo 2^32: below where d < 0.
     struct Slope {
         const float* power;

@@ -1,7 +1,7 @@
 // The passes of batch normalization: see norm.hpp.
 #pragma once
 
-#include "norm_blocks.hpp"
+#include "norm_vectors.hpp"
 
 namespace narrowbit {
 namespace ISA {
@@ -53,81 +53,92 @@ void deviations(Real type, size_t lines, size_t length, const void* x, const flo
 }
 
 template <typename T>
-void apply_to(size_t lines, size_t length, const T* __restrict x, Norm::Affine how, T* __restrict z, uint8_t* kept,
-              int64_t* negatives) {
+void apply_to(size_t lines, size_t length, const T* __restrict x, Norm::Affine how, T* __restrict z,
+              uint8_t* __restrict kept, int64_t* negatives, int64_t* sizes) {
     const size_t line = kept_line(length);
-    blocks(lines, 255, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
+    blocks(lines, kLines, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
         const Near<float> power(how.power + from, width);
         const Near<int32_t> bottom(how.bottom + from, width);
         Near<int32_t> middle(how.mu + from, width);
         middles(middle);
         const Near<int32_t> factor(how.factor + from, width), half(how.half + from, width);
         const Near<int32_t> shift(how.shift + from, width), offset(how.offset + from, width);
-        uint8_t levels[kBlock], negative[kBlock] = {};
+        int32_t negative[kBlock] = {}, size[kBlock] = {};
         for (size_t i = first; i < first + count; ++i) {
             const T* in = x + i * length + from;
             T* out = z + i * length + from;
-            places(width, [&](size_t k) INLINED {
-                const int32_t d = int32_t(raw(load(in + k) * power[k])) - middle[k];
-                store(float(((d * factor[k] + half[k]) >> shift[k]) + offset[k]) * how.unit, out + k);
-                levels[k] = kept_of(d, bottom[k]);
+            pairs(width, [&](size_t byte, size_t low, size_t n, size_t high, size_t m) INLINED {
+                const auto side = [&](size_t at, size_t places) INLINED {
+                    const I32 d = raw(reals(in + at, places) * power.vector(at)) - middle.vector(at);
+                    const I32 code = ((d * factor.vector(at) + half.vector(at)) >> shift.vector(at)) + offset.vector(at);
+                    put_reals(__builtin_convertvector(code, F32) * how.unit, out + at, places);
+                    const Levels levels(__builtin_convertvector(d, F32), bottom.vector(at));
+                    put(take<I32>(negative + at, places) - (d >> 31), negative + at, places);
+                    put(take<I32>(size + at, places) + levels.size(), size + at, places);
+                    return levels.kept;
+                };
+                const I32 kept_low = side(low, n);
+                put_pair(kept_low, side(high, m), kept + i * line + from / 2 + byte, n);
             });
-            places(width, [&](size_t k) INLINED { negative[k] = uint8_t(negative[k] + (levels[k] < 8)); });
-            join(width, levels, kept + i * line + from / 2);
         }
-        for (size_t k = 0; k < width; ++k) negatives[from + k] += negative[k];
+        for (size_t k = 0; k < width; ++k) negatives[from + k] += negative[k], sizes[from + k] += size[k];
     });
 }
 
 void apply(Real type, size_t lines, size_t length, const void* x, Norm::Affine how, void* z, uint8_t* kept,
-           int64_t* negatives) {
+           int64_t* negatives, int64_t* sizes) {
     with_type(type, [&](auto t) {
         using T = decltype(t);
-        apply_to(lines, length, static_cast<const T*>(x), how, static_cast<T*>(z), kept, negatives);
+        apply_to(lines, length, static_cast<const T*>(x), how, static_cast<T*>(z), kept, negatives, sizes);
     });
 }
 
 template <typename T>
-void gradient_sums_of(size_t lines, size_t length, const T* __restrict dz, const float* powers, const uint8_t* kept,
-                      int64_t* sums, int64_t* products, int64_t* sizes) {
+void gradient_sums_of(size_t lines, size_t length, const T* __restrict dz, const float* powers,
+                      const uint8_t* __restrict kept, int64_t* sums, int64_t* products) {
     blocks(lines, kGradientLines, length, [&](size_t first, size_t count, size_t from, size_t width) INLINED {
         const Near<float> power(powers + from, width);
-        int32_t sum[kBlock] = {}, product[kBlock] = {}, size[kBlock] = {};
-        uint8_t levels[kBlock];
+        int32_t sum[kBlock] = {}, product[kBlock] = {};
         for (size_t i = first; i < first + count; ++i) {
-            part(width, kept + i * kept_line(length) + from / 2, levels);
             const T* in = dz + i * length + from;
-            places(width, [&](size_t k) INLINED {
-                const int32_t g = rounded(load(in + k) * power[k]);
-                sum[k] += g, product[k] += times_level(g, levels[k]), size[k] += 1 << (levels[k] & 7);
+            pairs(width, [&](size_t byte, size_t low, size_t n, size_t high, size_t m) INLINED {
+                const auto side = [&](size_t at, size_t places, I32 nibbles) INLINED {
+                    const I32 g = rounded(reals(in + at, places) * power.vector(at));
+                    put(take<I32>(sum + at, places) + g, sum + at, places);
+                    put(take<I32>(product + at, places) + g * level_of(nibbles), product + at, places);
+                };
+                const I32 bytes = bytes_at(kept + i * kept_line(length) + from / 2 + byte, n);
+                side(low, n, bytes & 15), side(high, m, bytes >> 4);
             });
         }
-        for (size_t k = 0; k < width; ++k)
-            sums[from + k] += sum[k], products[from + k] += product[k], sizes[from + k] += size[k];
+        for (size_t k = 0; k < width; ++k) sums[from + k] += sum[k], products[from + k] += product[k];
     });
 }
 
 void gradient_sums(Real type, size_t lines, size_t length, const void* dz, const float* power, const uint8_t* kept,
-                   int64_t* to, int64_t* products, int64_t* sizes) {
+                   int64_t* to, int64_t* products) {
     with_type(type, [&](auto t) {
-        gradient_sums_of(lines, length, static_cast<const decltype(t)*>(dz), power, kept, to, products, sizes);
+        gradient_sums_of(lines, length, static_cast<const decltype(t)*>(dz), power, kept, to, products);
     });
 }
 
 template <typename T>
-void gradient_of(size_t lines, size_t length, const T* __restrict dz, Norm::Slope how, const uint8_t* kept,
+void gradient_of(size_t lines, size_t length, const T* __restrict dz, Norm::Slope how, const uint8_t* __restrict kept,
                  T* __restrict dx) {
     along(length, [&](size_t from, size_t width) INLINED {
         const Near<float> power(how.power + from, width), factor(how.factor + from, width);
         const Near<int32_t> below(how.below + from, width), above(how.above + from, width);
-        uint8_t levels[kBlock];
         for (size_t i = 0; i < lines; ++i) {
-            part(width, kept + i * kept_line(length) + from / 2, levels);
             const T* in = dz + i * length + from;
             T* out = dx + i * length + from;
-            places(width, [&](size_t k) INLINED {
-                const uint32_t g = raw(load(in + k) * power[k]) << 8;
-                store(float(int32_t(g) - (levels[k] < 8 ? below[k] : above[k])) * factor[k], out + k);
+            pairs(width, [&](size_t byte, size_t low, size_t n, size_t high, size_t m) INLINED {
+                const auto side = [&](size_t at, size_t places, I32 nibbles) INLINED {
+                    const I32 g = raw(reals(in + at, places) * power.vector(at)) << 8;
+                    const I32 off = g - (nibbles < 8 ? below.vector(at) : above.vector(at));
+                    put_reals(__builtin_convertvector(off, F32) * factor.vector(at), out + at, places);
+                };
+                const I32 bytes = bytes_at(kept + i * kept_line(length) + from / 2 + byte, n);
+                side(low, n, bytes & 15), side(high, m, bytes >> 4);
             });
         }
     });

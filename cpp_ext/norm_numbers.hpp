@@ -49,8 +49,10 @@ struct Scale {
     double size, inverse;
     int32_t peak, bottom;
 
-    ChannelStatistics statistics(int64_t negatives, int64_t m, float power) const {
-        return {inverse, inverse * double(power), double(sum), 1 - 2 * double(negatives) / double(m), size * inverse};
+    // sizes: the sum of the levels, in lowest ones.
+    ChannelStatistics statistics(int64_t negatives, int64_t sizes, int64_t m, float power) const {
+        return {inverse, inverse * double(power), double(sum) / double(sizes), 1 - 2 * double(negatives) / double(m),
+                size * inverse};
     }
 };
 
@@ -75,8 +77,8 @@ struct Tilt {
     double along;  // the sum of g * y
     int32_t mean, slope;
 
-    Tilt(int64_t sum, int64_t product, int64_t sizes, double m, const ChannelStatistics& s)
-        : along(double(product) * (s.sum / double(sizes)) * s.inverse) {
+    Tilt(int64_t sum, int64_t product, double m, const ChannelStatistics& s)
+        : along(double(product) * s.lowest * s.inverse) {
         const double tilt = 256 * kGaussian * along / m * s.share;
         slope = nearest(tilt), mean = nearest(256 * double(sum) / m - tilt * s.sign);
     }

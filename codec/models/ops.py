@@ -32,7 +32,8 @@ class Arithmetic(IntEnum):
 
 def multiplies_bfloat16(device: torch.device | str) -> bool:
     """Whether products of bfloat16 are faster there than those of float32, and not only emulated."""
-    return torch.device(device).type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    kind = torch.device(device).type
+    return kind == "cuda" or (kind == "cpu" and torch.cpu._is_avx512_bf16_supported())
 
 
 def fast_precision(device: str) -> str:

@@ -19,6 +19,7 @@ from codec.models.large import coding, contexts
 from codec.models.large.bottleneck import LEAST_SCALE, Bottleneck, gaussian_likelihood
 from codec.models.large.contexts import anchor_mask
 from codec.models.large.layers import Down, Residual, TokenMixing, Up, conv, lower_bound, subpixel
+from codec.models.ops import multiplies_bfloat16
 
 __all__ = ["MLIC", "Options"]
 
@@ -154,6 +155,7 @@ class MLIC(nn.Module):
             self.selection = each(lambda i: contexts.Selection(2 * m, c))
         self.selecting = False  # an untrained net would skip at random
         self.half = False  # transforms in bfloat16, for GPUs
+        self.rounded = True  # outside of training the entropy part multiplies bfloat16, where a processor does
         self.selected: list[Tensor] = []  # logits of the last forward pass, pass by pass
         self.residue_anchor, self.residue_other = (each(lambda i: Residue(m + (i + 1) * c, c)) for _ in range(2))
 
@@ -198,9 +200,10 @@ class MLIC(nn.Module):
         head = (self.head_anchor if anchors else self.head_other)[str(i)]
         if self.options.packed:
             half = psi.anchors if anchors else psi.others
-            scale, mean = head(torch.cat((*(contexts.pack(t, anchors) for t in seen), half), 1)).chunk(2, 1)
+            found = head(torch.cat((*(contexts.pack(t, anchors) for t in seen), half), 1))
         else:
-            scale, mean = contexts.pack(head(torch.cat((*seen, psi.whole), 1)), anchors).chunk(2, 1)
+            found = contexts.pack(head(torch.cat((*seen, psi.whole), 1)), anchors)
+        scale, mean = found.float().chunk(2, 1)
         scale = lower_bound(scale, LEAST_SCALE)
         if self.selecting:
             logits = self.selection[str(i)](psi.whole, mean, scale, anchors)
@@ -230,8 +233,7 @@ class MLIC(nn.Module):
         transforms = torch.autocast(x.device.type, torch.bfloat16) if self.half else nullcontext()
         with transforms:
             y = self.g_a(_last(x)).float()
-        mode = Likelihoods(self, y, self.h_a(y))
-        y_hat, _ = code_latents(self, mode, None)
+        y_hat, _ = self.code(mode := Likelihoods(self, y, self.h_a(y)))
         with transforms:
             x_hat = self.g_s(y_hat).float()
         out = {"x_hat": x_hat, "likelihoods": mode.found()}
@@ -243,6 +245,13 @@ class MLIC(nn.Module):
         self.banks = {"y": coding.y_bank(), "z": coding.z_bank(self)}
         return True
 
+    def code(self, mode: Any) -> tuple[Tensor, Psi]:
+        """Run the coding loop: y_hat and Psi. Outside of training products are of bfloat16 where that is faster."""
+        device = self.entropy_bottleneck.quantiles.device.type
+        rounds = self.rounded and not self.training and multiplies_bfloat16(device)
+        with torch.autocast(device, torch.bfloat16) if rounds else nullcontext():
+            return code_latents(self, mode, None)
+
     @torch.inference_mode()
     def compress(self, x: Tensor) -> dict[str, Any]:
         """One picture -> {"strings": [[y], [z]], "shape": size of z}. Raises ValueError for more, or without tables."""
@@ -251,7 +260,7 @@ class MLIC(nn.Module):
         y = self.g_a(_last(x))
         z = self.h_a(y)
         mode = coding.Encode(self, y, z)
-        code_latents(self, mode, None)
+        self.code(mode)
         return {"strings": [[s] for s in mode.strings()], "shape": tuple(z.shape[-2:])}
 
     @torch.inference_mode()
@@ -260,7 +269,7 @@ class MLIC(nn.Module):
         if not self.banks:
             raise ValueError("decompress comes after update()")
         mode = coding.Decode(self, [s for (s,) in strings], (shape[0], shape[1]))
-        y_hat, _ = code_latents(self, mode, None)
+        y_hat, _ = self.code(mode)
         mode.finish()
         return {"x_hat": self.g_s(y_hat).clamp(0, 1)}
 
