@@ -5,8 +5,8 @@
 Rows large/WxH/entropy/... are of everything in compress and decompress but the transforms, in turn: `ours`; `float32`,
 the same without products of bfloat16; and `listed`, which works as MLIC++'s released code does: in float32, local
 context and parameter nets on the whole grid at once, a table's index by one comparison with each deviation, and
-symbols, indexes and tables as Python lists into CompressAI's coder. Rows large/WxH/compress and decompress are ours as a whole; large/step/... is one training step on a crop of
-256x256. Weights are random and no symbol is skipped.
+symbols, indexes and tables as Python lists into CompressAI's coder. Rows large/WxH/compress and decompress are ours as
+a whole; large/step/... is one training step on a crop of 256x256. Weights are random and no symbol is skipped.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def large(result: dict[str, Any]) -> str:
     """The Markdown of one result of the suite `large`."""
     values = {r["name"].removeprefix("large/"): r["value"] for r in result["rows"]}
     lines = [
-        "| picture | compress, decompress | of that the entropy part | in float32 | in float32, as MLIC++'s code works |",
+        "| picture | compress, decompress | the entropy part of it | in float32 | in float32, as MLIC++'s code works |",
         "|---|---:|---:|---:|---:|",
     ]
     for size in dict.fromkeys(name.split("/")[0] for name in values if name[0].isdigit()):
@@ -173,8 +173,8 @@ def large(result: dict[str, Any]) -> str:
         lines.append(f"| {size} | " + " | ".join(f"{c} s" for c in cells) + " |")
     lines += [
         "",
-        f"Untrained weights. A training step of mlicv2-l on one crop of 256x256 takes {values['step/256x256']:.1f} s; at most "
-        f"{values['peak'] / 1024:.1f} GiB of memory for all of this. Source: {source(result)}.",
+        f"Untrained weights. A training step of mlicv2-l on one crop of 256x256 takes {values['step/256x256']:.1f} s; "
+        f"at most {values['peak'] / 1024:.1f} GiB of memory for all of this. Source: {source(result)}.",
     ]
     return "\n".join(lines)
 

