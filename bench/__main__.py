@@ -23,6 +23,7 @@ SUITES = {
     "batch": "codec encode of a folder of many small pictures, in one process and in two",
     "coder": "speed and bytes of entropy coders: ours, CompressAI's, constriction, torchac",
     "train": "crops a second of codec train, against torch's own operators",
+    "sheet": "parts of decoded pictures, enlarged, beside another codec's",
     "large": "mlicv2-l at full size: its entropy part against the way of MLIC++, files, a training step",
     "gemm": "integer matrix products against bfloat16",
     "l1norm": "L1 normalization in integers against L2 normalization",
