@@ -7,10 +7,9 @@ timed: float32, torch._int_mm (int8-onednn) of codes that are there, and on the 
 machines have products of: whatever is compared with that wins by hundreds, so nothing is.
 
 gemm/MxNxK/gemm/vs-bf16            our product of codes that are there, against a product of bfloat16 with its two casts
-gemm/MxNxK/quantize+gemm/vs-bf16   with ShiftQuant of the left side (4 bits, 4 groups, by chance); where the shape is
-                                   that of a convolution, the convolution itself, from pictures to float32: quantized
-                                   and not unfolded, its weights quantized and packed too, while bfloat16 is given its
-                                   unfolded operand
+gemm/MxNxK/quantize+gemm/vs-bf16   a layer's way forward, from and to float32, both sides quantized to 4 bits and
+                                   packed, codes kept for the way back; where the shape is that of a convolution it is
+                                   not unfolded, while bfloat16 is given its unfolded operand
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from . import timing
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from cpp_ext import _gemm
     from quant import conv, gemm
+    from quant.linear import columns
 
     kept = torch.get_num_threads()
     torch.set_num_threads(args.threads)
@@ -54,26 +55,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, list[float]] = {"gemm": [], "quantize+gemm": []}
     for m, n, k, side in SHAPES:
         a, b = torch.randn(m, k), torch.randn(n, k)
-        pictures = torch.randn(max(m // max(side, 1) ** 2, 1), max(side, 1), max(side, 1), k // 9).permute(0, 3, 1, 2)
-        weights = torch.randn(n, k // 9, 3, 3)
+        if side:  # a 3x3 convolution
+            pictures, weights = torch.randn(m // side**2, side, side, k // 9), torch.randn(n, k // 9, 3, 3)
+        else:  # a linear layer
+            pictures, weights = a.view(-1, 1, columns(a.shape, "channel"), k), b.view(n, k, 1, 1)
         left, right = gemm.shift_quantize(a, 4, 4, 1).bytes, gemm.pack(torch.randint(-7, 8, (n, k), dtype=torch.int8))
         codes = torch.randint(-7, 8, (n, k), dtype=torch.int8).t()
         signed = (left ^ 128).view(torch.int8)[:, :k]
-
-        def quantize_and_multiply(
-            a: Any = a, pictures: Any = pictures, weights: Any = weights, right: Any = right, side: int = side
-        ) -> None:
-            if side:
-                conv.convolve(pictures, weights, 4, 4, 1, 1, 1)
-            else:
-                gemm.shift_multiply(a, right, 4, 4, 1)
 
         work: dict[str, Callable[[], Any]] = {
             "bf16": lambda a=a, b=b: a.bfloat16() @ b.bfloat16().t(),
             "fp32": lambda a=a, b=b: a @ b.t(),
             "int8-onednn": lambda signed=signed, codes=codes: torch._int_mm(signed, codes),
             "gemm": lambda left=left, right=right: gemm.multiply(left, right),
-            "quantize+gemm": quantize_and_multiply,
+            "quantize+gemm": partial(conv.convolve, pictures.permute(0, 3, 1, 2), weights, 4, 4, 1, int(side > 0), 1),
         }
         times = timing.in_turn(work, args.runs)
         shape = f"gemm/{m}x{n}x{k}"

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "cpu.hpp"
-#include "quantize.hpp"
 #include "threads.hpp"
 
 namespace narrowbit {
@@ -66,35 +65,6 @@ void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, 
         for (; first < last; first += kRows)
             plain.multiply(g, std::min(kRows, last - first), {a.data + first * a.row, a.row, a.step}, b, c + first * n);
     });
-}
-
-void quantize_multiply(const Gemm& g, const Quantize& q, int threads, size_t m, size_t n, size_t k, Real type,
-                       size_t channels, const void* x, Rounding how, Right b, int32_t* c, unsigned bits,
-                       uint8_t* saved) {
-    const Plain plain(n, k / 4, {nullptr, k, 4}, b);
-    deal(threads, m, kRows, m * n * k, [&](size_t first, size_t last) {
-        std::vector<uint8_t> bytes(kRows * k);
-        for (; first < last; first += kRows) {
-            const size_t rows = std::min(kRows, last - first);
-            q.rows(type, first, first + rows, channels, x, how, {bytes.data(), k, rows, 0});
-            for (size_t row = 0; saved && row < rows; ++row)
-                q.pack(k, bits, int(how.lowest), bytes.data() + row * k, saved + (first + row) * k * bits / 8);
-            plain.multiply(g, rows, {bytes.data(), k, 4}, b, c + first * n);
-        }
-    });
-}
-
-void interleave(size_t k, size_t c, const uint8_t* bytes, uint8_t flip, uint8_t* made, int32_t* corrections) {
-    const Quantize& q = quantize();
-    q.interleave(k / 4, c, bytes, c, flip, made, 4 * c);
-    if (const size_t from = k / 4 * 4; from < k)
-        for (size_t i = 0; i < c; ++i)
-            for (size_t r = 0; r < 4; ++r)
-                made[(from * c) + 4 * i + r] = uint8_t((from + r < k ? bytes[(from + r) * c + i] : kOffset) ^ flip);
-    if (!flip) return;
-    std::fill_n(corrections, (c + kColumns - 1) / kColumns * kColumns, 0);
-    q.totals(k, c, bytes, c, corrections);
-    for (size_t i = 0; i < c; ++i) corrections[i] *= -int32_t(kOffset);
 }
 
 }  // namespace narrowbit

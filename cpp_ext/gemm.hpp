@@ -51,14 +51,4 @@ const Gemm& gemm();
 // The whole plain product, its rows split over OpenMP threads; 0 for as many as OpenMP would take.
 void multiply(const Gemm& g, int threads, size_t m, size_t n, size_t k, Left a, Right b, int32_t* c);
 
-// The same from real numbers x (m, channels), quantized a few rows at a time; k is channels rounded up to a multiple
-// of 8. saved, where not null, keeps the codes, each row packed to so many bits by itself: k * bits / 8 bytes.
-void quantize_multiply(const Gemm& g, const Quantize& q, int threads, size_t m, size_t n, size_t k, Real type,
-                       size_t channels, const void* x, Rounding how, Right b, int32_t* c, unsigned bits,
-                       uint8_t* saved);
-
-// Bytes (k, c) of codes + kOffset -> interleaved (k / 4 rounded up, c, 4), code 0 at the end. flip: 0, or kOffset for
-// signed codes; then corrections (c rounded up to kColumns) are those of a right side.
-void interleave(size_t k, size_t c, const uint8_t* bytes, uint8_t flip, uint8_t* made, int32_t* corrections);
-
 }  // namespace narrowbit

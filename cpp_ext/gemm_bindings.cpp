@@ -50,25 +50,6 @@ void multiply_arrays(int threads, Array<const uint8_t> a, Array<const int8_t> pa
              {panels.data(), kColumns * k, 4 * kColumns, corrections.data()}, c.data());
 }
 
-void multiply_interleaved(int threads, Array<const uint8_t> a, Array<const uint8_t> b, Array<const int32_t> corrections,
-                          Array<int32_t> c) {
-    if (a.ndim() != 3 || b.ndim() != 3 || a.shape(2) != 4 || b.shape(2) != 4 || a.shape(0) != b.shape(0))
-        throw std::invalid_argument("a and b must be (k / 4, m, 4) and (k / 4, n, 4)");
-    const size_t k = 4 * a.shape(0), m = a.shape(1), n = b.shape(1);
-    if (n % 16) throw std::invalid_argument("n must be a multiple of 16");  // kernels read sixteen columns at a time
-    check_depth(k), expect(c, m * n, "c"), expect(corrections, padded(n), "corrections");
-    multiply(gemm(), threads, m, n, k, {a.data(), 4, 4 * m},
-             {reinterpret_cast<const int8_t*>(b.data()), 4 * kColumns, 4 * n, corrections.data()}, c.data());
-}
-
-void interleave_bytes(Array<const uint8_t> bytes, Array<uint8_t> made, std::optional<Array<int32_t>> corrections) {
-    if (bytes.ndim() != 2) throw std::invalid_argument("bytes must be (k, c)");
-    const size_t k = bytes.shape(0), c = bytes.shape(1);
-    expect(made, (k + 3) / 4 * 4 * c, "made");
-    if (corrections) expect(*corrections, padded(c), "corrections");
-    interleave(k, c, bytes.data(), corrections ? kOffset : 0, made.data(), corrections ? corrections->data() : nullptr);
-}
-
 // Real numbers: float32, or bfloat16 as the uint16 that numpy has in its place.
 using RealArray = nb::ndarray<nb::c_contig, nb::device::cpu>;
 
@@ -109,37 +90,6 @@ void rows_of(int threads, RealArray x, Array<const float> inverse, Array<const u
 
 void check_bits(unsigned bits) {
     if (bits != 4 && bits != 6 && bits != 8) throw std::invalid_argument("4, 6 or 8 bits are saved");
-}
-
-void quantize_multiply_of(int threads, RealArray x, Array<const float> inverse, Array<const uint8_t> shifts, int lowest,
-                          int largest, std::optional<uint32_t> seed, Array<const int8_t> panels,
-                          Array<const int32_t> corrections, Array<int32_t> c, unsigned bits,
-                          std::optional<Array<uint8_t>> saved) {
-    if (x.ndim() != 2 || c.ndim() != 2 || c.shape(0) != x.shape(0) || corrections.size() == 0)
-        throw std::invalid_argument("x must be (m, channels) and c (m, n)");
-    const size_t channels = x.shape(1), n = c.shape(1), k = panels.size() / corrections.size();
-    check_depth(k), expect(panels, panel_bytes(n, k), "panels"), expect(corrections, padded(n), "corrections");
-    if (k < channels || k % 8) throw std::invalid_argument("b was packed with another k");
-    check_bits(bits);
-    if (saved) expect(*saved, x.shape(0) * k * bits / 8, "saved");
-    quantize_multiply(gemm(), quantize(), threads, x.shape(0), n, k, reals(x).type, channels, x.data(),
-                      rounding(1, channels, inverse, shifts, lowest, largest, seed),
-                      {panels.data(), kColumns * k, 4 * kColumns, corrections.data()}, c.data(), bits,
-                      saved ? saved->data() : nullptr);
-}
-
-void scaled_of(Array<const int32_t> sums, float scale, RealArray x) {
-    expect(x, sums.size(), "x");
-    quantize().scaled(reals(x).type, sums.size(), sums.data(), scale, reals(x).data);
-}
-
-// Rows of codes as quantize_multiply saved them -> bytes (rows, k).
-void unpack_rows(unsigned bits, int lowest, Array<const uint8_t> saved, Array<uint8_t> bytes) {
-    if (bytes.ndim() != 2 || bytes.shape(1) % 8) throw std::invalid_argument("bytes must be (rows, multiples of 8)");
-    const size_t k = bytes.shape(1), packed = k * bits / 8;
-    check_bits(bits), expect(saved, bytes.shape(0) * packed, "saved");
-    for (size_t row = 0; row < bytes.shape(0); ++row)
-        quantize().unpack(k, bits, lowest, saved.data() + row * packed, bytes.data() + row * k);
 }
 
 Shape shape_of(const RealArray& x, const RealArray& y, const Array<const int8_t>& weights, size_t groups, size_t stride,
@@ -273,15 +223,9 @@ NB_MODULE(_gemm, m) {
     m.def("isa", [] { return gemm().name; });
     m.def("pack", &pack, "b"_a, "panels"_a, "corrections"_a, release);
     m.def("multiply", &multiply_arrays, "threads"_a, "a"_a, "panels"_a, "corrections"_a, "c"_a, release);
-    m.def("interleave", &interleave_bytes, "bytes"_a, "made"_a, "corrections"_a.none() = nb::none(), release);
-    m.def("multiply_interleaved", &multiply_interleaved, "threads"_a, "a"_a, "b"_a, "corrections"_a, "c"_a, release);
     m.def("ranges", &ranges_of, "threads"_a, "x"_a, "bits"_a, release);
     m.def("rows", &rows_of, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a, "largest"_a, "seed"_a.none(),
           "bytes"_a, release);
-    m.def("quantize_multiply", &quantize_multiply_of, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a,
-          "largest"_a, "seed"_a.none(), "panels"_a, "corrections"_a, "c"_a, "bits"_a, "saved"_a.none(), release);
-    m.def("scaled", &scaled_of, "sums"_a, "scale"_a, "x"_a, release);
-    m.def("unpack_rows", &unpack_rows, "bits"_a, "lowest"_a, "saved"_a, "bytes"_a, release);
     m.def("kept_bytes", &kept_bytes, "rows"_a, "channels"_a);
     m.def("normalize", &normalize_batch, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a, "kept"_a,
           "statistics"_a, "mean"_a, "scale"_a, release);
@@ -294,6 +238,7 @@ NB_MODULE(_gemm, m) {
     m.def("normalize_rows_backward", &normalize_rows_backward, "threads"_a, "dz"_a, "gamma"_a, "kept"_a, "statistics"_a,
           "dx"_a, "dgamma"_a, "dbeta"_a, release);
     m.attr("SIGNS") = kSigns;
+    m.attr("MOST_POSITIONS") = kMostPositions;
     m.def("relu", &relu_of, "threads"_a, "x"_a, "y"_a, "bits"_a, release);
     m.def("relu_backward", &relu_back, "threads"_a, "dy"_a, "bits"_a, "dx"_a, release);
     m.def("saved_size", &saved_size, "images"_a, "height"_a, "width"_a, "inputs"_a, "groups"_a, "bits"_a);

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cpp_ext import _gemm
-from quant.quantizers import NonFinite, code_range, largest_code
+from quant.quantizers import NonFinite, largest_code
 from quant.shift import exponents, scales
 
 OFFSET = 128  # code 0 as a byte of the left side
@@ -72,32 +72,6 @@ def multiply(a: Tensor, b: Packed) -> Tensor:
     if a.shape[1] != (b.k if a.dtype == torch.int8 else _round_up(b.k, PAD)):
         raise ValueError(f"a has {a.shape[1]} columns, b was packed with {b.k}")
     return _multiply(to_bytes(a) if a.dtype == torch.int8 else a, b.panels, b.corrections, b.n)
-
-
-def interleaved(a: Tensor, b: Tensor) -> Tensor:
-    """The product over rows: a (k, m) and b (k, n) bytes as of to_bytes -> a^T b, int32 (m, n), exact.
-
-    n a multiple of 16. Nothing is transposed: kernels read four rows side by side. Raises ValueError for k above
-    131,072.
-    """
-    return _interleaved(a, b)
-
-
-@torch.library.custom_op("narrowbit::multiply_interleaved", mutates_args=())
-def _interleaved(a: Tensor, b: Tensor) -> Tensor:
-    k, m, n = a.shape[0], a.shape[1], b.shape[1]
-    left, right = (torch.empty(-(-k // 4), width, 4, dtype=torch.uint8) for width in (m, n))
-    corrections = torch.empty(_round_up(n, _gemm.COLUMNS), dtype=torch.int32)
-    _gemm.interleave(a.contiguous(), left)
-    _gemm.interleave(b.contiguous(), right, corrections)
-    c = torch.empty(m, n, dtype=torch.int32)
-    _gemm.multiply_interleaved(torch.get_num_threads(), left, right, corrections, c)
-    return c
-
-
-@_interleaved.register_fake
-def _(a: Tensor, b: Tensor) -> Tensor:
-    return a.new_empty(a.shape[1], b.shape[1], dtype=torch.int32)
 
 
 class Left(NamedTuple):
@@ -177,58 +151,6 @@ def shift_quantize(x: Tensor, bits: int, groups: int, seed: int | None = None) -
     return Left(made, scale.view(1) * 2.0 ** -(groups - 1), e)
 
 
-def _quantize_multiply(
-    x: Tensor, b: Packed, inverse: Tensor, shifts: Tensor, lowest: int, largest: int, seed: int | None, bits: int,
-    saved: Tensor | None,
-) -> Tensor:  # fmt: skip
-    """x (n, c) as of reals -> int32 (n, b.n)."""
-    c = torch.empty(x.shape[0], b.n, dtype=torch.int32)
-    if c.numel():
-        _gemm.quantize_multiply(
-            torch.get_num_threads(), x, inverse, shifts, lowest, largest, seed, b.panels, b.corrections, c,
-            saved_bits(bits), saved,
-        )  # fmt: skip
-    return c
-
-
-def shift_multiply(x: Tensor, b: Packed, bits: int, groups: int, seed: int | None = None) -> tuple[Tensor, Tensor]:
-    """shift_quantize and multiply, a few rows at a time: int32 (n, b.n), and the scale of the sums but for b's."""
-    q = check_groups(bits, groups)
-    x = reals(x)
-    r, _ = ranges(x)
-    largest = r.amax()
-    e = exponents(r, largest, groups)
-    inverse, scale = scales(largest, e, q)
-    sums = _quantize_multiply(x, b, inverse, (groups - 1 - e).to(torch.uint8), -q, q, seed, bits, None)
-    return sums, scale.view(1) * 2.0 ** -(groups - 1)
-
-
-class Kept(NamedTuple):
-    """Codes of activations (n, c), packed row by row, for the gradient of the weights; their scale and least code."""
-
-    codes: Tensor
-    scale: Tensor
-    lowest: int
-
-    def bytes(self, bits: int, n: int, channels: int) -> Tensor:
-        """As of to_bytes again."""
-        made = torch.empty(n, _round_up(channels, PAD), dtype=torch.uint8)
-        _gemm.unpack_rows(saved_bits(bits), self.lowest, self.codes, made)
-        return made
-
-
-def multiply_activations(x: Tensor, b: Packed, bits: int) -> tuple[Tensor, Kept]:
-    """Codes of x (n, c) as quant.activations has them, times b: int32 (n, b.n), and the codes."""
-    x = reals(x)
-    r, signed = ranges(x)
-    lowest, largest = code_range(bits, signed)
-    none = torch.zeros(len(r), dtype=torch.int64)
-    inverse, scale = scales(r.amax() if len(r) else torch.tensor(0.0), none, largest)
-    saved = torch.empty(len(x) * _round_up(x.shape[1], PAD) * saved_bits(bits) // 8, dtype=torch.uint8)
-    sums = _quantize_multiply(x, b, inverse, none.to(torch.uint8), lowest, largest, None, bits, saved)
-    return sums, Kept(saved, scale.view(1), lowest)
-
-
 def quantize_weights(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Codes int8 of any shape, to the nearest, and their one scale: quant.per_tensor."""
     w = w.detach().contiguous().float()
@@ -240,13 +162,6 @@ def quantize_weights(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     x, inverse_of, shifts, to = arrays(w.view(len(w), -1), inverse, none, made.view(len(w), -1))
     _gemm.rows(torch.get_num_threads(), x, inverse_of, shifts, -q, q, None, to)
     return (made ^ OFFSET).view(torch.int8), scale.view(1)
-
-
-def scaled(sums: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """int32 sums times one scale, float32 or bfloat16."""
-    made = torch.empty(sums.shape, dtype=torch.bfloat16 if dtype is torch.bfloat16 else torch.float32)
-    _gemm.scaled(sums, float(scale), reals(made) if dtype is torch.bfloat16 else made)
-    return made.to(dtype)
 
 
 def saved_bits(bits: int) -> int:

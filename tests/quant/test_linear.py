@@ -7,7 +7,7 @@ from torch import Tensor, nn  # noqa: E402
 
 import quant  # noqa: E402
 from quant.config import ShiftQuantConfig  # noqa: E402
-from quant.linear import Linear  # noqa: E402
+from quant.linear import Linear, columns  # noqa: E402
 
 
 def given(rows: int, inputs: int, outputs: int) -> tuple[Linear, Tensor, Tensor]:
@@ -20,7 +20,9 @@ def given(rows: int, inputs: int, outputs: int) -> tuple[Linear, Tensor, Tensor]
     return layer, x, torch.randn(rows, outputs, generator=g) * torch.logspace(-2, 0, outputs)
 
 
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 1, 1), (5, 7, 3), (64, 40, 70), (300, 128, 10)])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"), [(1, 1, 1), (5, 7, 3), (64, 40, 70), (300, 128, 10), (1031, 16, 8), (1200, 24, 20)]
+)
 def test_all_three_products_are_those_of_the_codes(rows: int, inputs: int, outputs: int) -> None:
     layer, x, dy = given(rows, inputs, outputs)
     torch.manual_seed(9)
@@ -39,6 +41,29 @@ def test_all_three_products_are_those_of_the_codes(rows: int, inputs: int, outpu
         (layer.bias.grad, dy.sum(0).double()),
     ):  # fmt: skip
         assert found is not None and torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6, 9, 20), (2, 3, 9, 20), (11, 20)])
+def test_two_sided_scales_are_those_of_sequences(shape: tuple[int, ...]) -> None:
+    g = torch.Generator().manual_seed(1)
+    layer = Linear(20, 12, bias=False, config=ShiftQuantConfig(scheme="two_sided", rounding="nearest"))
+    x = torch.randn(shape, generator=g).requires_grad_()
+    dy = torch.randn((*shape[:-1], 12), generator=g) * torch.logspace(-3, 0, shape[0]).view(-1, *[1] * (len(shape) - 1))
+    layer(x).backward(dy)
+    samples = dy.view(-1, shape[-2] if len(shape) > 2 else 1, 12)
+    for_x, for_w = (quant.two_sided(samples, 4, 4, dim=dim).values().view(-1, 12) for dim in (2, 0))
+    w, xs = quant.per_tensor(layer.weight.detach(), 4).values(), quant.activations(x.detach(), 4).values()
+    assert x.grad is not None and torch.allclose(x.grad.view(-1, 20), for_x @ w, rtol=1e-4, atol=1e-6)
+    assert layer.weight.grad is not None
+    assert torch.allclose(layer.weight.grad, for_w.T @ xs.view(-1, 20), rtol=1e-4, atol=1e-5)
+
+
+def test_no_rows_and_any_number_of_them() -> None:
+    layer = Linear(8, 4, config=ShiftQuantConfig())
+    assert layer(torch.empty(0, 8)).shape == (0, 4) and layer(torch.empty(3, 0, 8)).shape == (3, 0, 4)
+    for rows, expected in ((1, 1), (512, 512), (4096, 512), (1031, 1031), (514, 257), (200_003, 1), (3 * 601, 1803)):
+        assert columns((rows, 8), "channel") == expected
+    assert columns((7, 640, 8), "two_sided") == 640 and columns((7, 8), "two_sided") == 1
 
 
 def test_no_float_product_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
