@@ -7,9 +7,10 @@ timed: float32, torch._int_mm (int8-onednn) of codes that are there, and on the 
 machines have products of: whatever is compared with that wins by hundreds, so nothing is.
 
 gemm/MxNxK/gemm/vs-bf16            our product of codes that are there, against a product of bfloat16 with its two casts
-gemm/MxNxK/quantize+gemm/vs-bf16   a layer's way forward, from and to float32, both sides quantized to 4 bits and
-                                   packed, codes kept for the way back; where the shape is that of a convolution it is
-                                   not unfolded, while bfloat16 is given its unfolded operand
+gemm/MxNxK/quantize+gemm/vs-bf16   with ShiftQuant of the left side (4 bits, 4 groups, by chance)
+gemm/MxNxK/layer/vs-bf16           a layer's way forward, from and to float32: both sides quantized and packed, codes
+                                   kept for the way back. Where the shape is that of a convolution this is quantize+gemm
+                                   too: it is not unfolded, while bfloat16 is given its unfolded operand
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     kept = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     rows: list[Row] = []
-    found: dict[str, list[float]] = {"gemm": [], "quantize+gemm": []}
+    found: dict[str, list[float]] = {"gemm": [], "quantize+gemm": [], "layer": []}
     for m, n, k, side in SHAPES:
         a, b = torch.randn(m, k), torch.randn(n, k)
         if side:  # a 3x3 convolution
@@ -63,14 +64,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         codes = torch.randint(-7, 8, (n, k), dtype=torch.int8).t()
         signed = (left ^ 128).view(torch.int8)[:, :k]
 
+        layer = partial(conv.convolve, pictures.permute(0, 3, 1, 2), weights, 4, 4, 1, int(side > 0), 1)
         work: dict[str, Callable[[], Any]] = {
             "bf16": lambda a=a, b=b: a.bfloat16() @ b.bfloat16().t(),
             "fp32": lambda a=a, b=b: a @ b.t(),
             "int8-onednn": lambda signed=signed, codes=codes: torch._int_mm(signed, codes),
             "gemm": lambda left=left, right=right: gemm.multiply(left, right),
-            "quantize+gemm": partial(conv.convolve, pictures.permute(0, 3, 1, 2), weights, 4, 4, 1, int(side > 0), 1),
+            "layer": layer,
         }
+        if not side:
+            work["quantize+gemm"] = lambda a=a, right=right: gemm.multiply(gemm.shift_quantize(a, 4, 4, 1).bytes, right)
         times = timing.in_turn(work, args.runs)
+        times.setdefault("quantize+gemm", times["layer"])
         shape = f"gemm/{m}x{n}x{k}"
         if m * n * k <= 1 << 27:
             half, other = a.half(), b.half().t()

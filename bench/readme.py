@@ -183,15 +183,15 @@ def gemm(result: dict[str, Any]) -> str:
     """The Markdown of one result of the suite `gemm`."""
     values = {r["name"].removeprefix("gemm/"): r["value"] for r in result["rows"]}
     lines = [
-        "| M x N x K | bfloat16, ms | integers, ms | times as fast | quantized on the way |",
-        "|---|---:|---:|---:|---:|",
+        "| M x N x K | bfloat16, ms | integers, ms | times as fast | quantized on the way | a layer, forward |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
+    ratios = [f"{what}/vs-bf16" for what in ("gemm", "quantize+gemm", "layer")]
     for shape in dict.fromkeys(name.split("/")[0] for name in values if name[0].isdigit()):
-        cells = (values[f"{shape}/{what}"] for what in ("bf16", "gemm", "gemm/vs-bf16", "quantize+gemm/vs-bf16"))
-        lines.append("| {} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |".format(shape, *cells))
-    medians = (values[f"median/{what}/vs-bf16"] for what in ("gemm", "quantize+gemm"))
+        cells = (values[f"{shape}/{what}"] for what in ("bf16", "gemm", *ratios))
+        lines.append("| {} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {:.2f} |".format(shape, *cells))
     lines += [
-        "| median | | | {:.2f} | {:.2f} |".format(*medians), "",
+        "| median | | | {:.2f} | {:.2f} | {:.2f} |".format(*(values[f"median/{what}"] for what in ratios)), "",
         "Products of 4-bit codes of 4 groups against oneDNN's of bfloat16, from float32, whose casts are counted; one "
         f"thread, medians of runs in turn. torch {result['torch']}, {result['isa']}. Source: {source(result)}.",
     ]  # fmt: skip

@@ -61,15 +61,19 @@ struct Weights {
 
     // codes (n, taps, channels), taps in (lines, columns) that lie side by side in the frame. One stretch takes all
     // taps of a line where a position has only these channels.
-    Weights(const Gemm& g, size_t n, size_t lines, size_t columns, size_t channels, const std::vector<int8_t>& codes,
+    Weights(const Gemm& g, size_t n, size_t lines, size_t columns, size_t channels, const int8_t* codes,
             const Frame& frame)
         : n(n) {
         const size_t taps = lines * columns, k = taps * frame.group;
-        std::vector<int8_t> filled(n * k);
-        for (size_t i = 0; i < n * taps; ++i)
-            std::copy_n(codes.data() + i * channels, channels, filled.data() + i * frame.group);
+        std::vector<int8_t> filled;
+        if (channels < frame.group) {
+            filled.resize(n * k);
+            for (size_t i = 0; i < n * taps; ++i)
+                std::copy_n(codes + i * channels, channels, filled.data() + i * frame.group);
+            codes = filled.data();
+        }
         panels.resize(panel_bytes(n, k)), corrections.resize(up(n, kColumns));
-        g.pack(n, k, filled.data(), panels.data(), corrections.data());
+        g.pack(n, k, codes, panels.data(), corrections.data());
         const size_t together = frame.groups == 1 ? columns : 1;
         for (size_t t = 0; t < taps; t += together) {
             at_a.push_back(t / columns * frame.line + t % columns * frame.position());
@@ -117,7 +121,7 @@ std::vector<Phase> phases(const Gemm& g, const Shape& s, const int8_t* weights, 
                             for (const size_t b : tx)
                                 for (size_t o = 0; o < co; ++o)
                                     codes.push_back(weights[(((group * co + o) * s.ky + a) * s.kx + b) * ci + i]);
-                    phase.groups.emplace_back(g, ci, ty.size(), tx.size(), co, codes, frame);
+                    phase.groups.emplace_back(g, ci, ty.size(), tx.size(), co, codes.data(), frame);
                 }
             }
             made.push_back(std::move(phase));
@@ -203,10 +207,8 @@ void convolve_forward(int threads, const Shape& s, Reals x, Rounding how, unsign
     const size_t ci = s.inputs / s.groups, co = s.outputs / s.groups, picture = saved_bytes(s, bits);
     const Frame example = input_frame(s);
     std::vector<Weights> right;
-    for (size_t group = 0; group < s.groups; ++group) {
-        const int8_t* from = weights + group * co * s.ky * s.kx * ci;
-        right.emplace_back(g, co, s.ky, s.kx, ci, std::vector<int8_t>(from, from + co * s.ky * s.kx * ci), example);
-    }
+    for (size_t group = 0; group < s.groups; ++group)
+        right.emplace_back(g, co, s.ky, s.kx, ci, weights + group * co * s.ky * s.kx * ci, example);
     const size_t work = s.images * s.rows * s.columns * s.outputs * s.ky * s.kx * ci;
     deal(threads, s.images, 1, work, [&](size_t first, size_t last) {
         Frame frame = example;

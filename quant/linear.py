@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from quant.config import ShiftQuantConfig
 from quant.conv import MOST_POSITIONS, Convolution, Geometry
 
-ROWS = range(16, 513)  # of a picture: few enough to stay near, and enough to fill the kernels
+ROWS = range(16, 193)  # of a picture: few enough to stay near, and enough to fill the kernels
 
 
 def columns(shape: tuple[int, ...], scheme: str) -> int:
