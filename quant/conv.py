@@ -197,5 +197,6 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"a convolution of {self.in_channels} inputs was given {tuple(x.shape)}")
-        y = Convolution.apply(x, self.weight, Geometry(self.stride[0], self.padding[0], self.groups), self.config)
+        geometry = Geometry(self.stride[0], self.padding[0], self.groups)
+        y = Convolution.apply(gemm.autocast(x), self.weight, geometry, self.config)
         return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]

@@ -94,6 +94,12 @@ def reals(x: Tensor) -> Tensor:
     return x.contiguous().float()
 
 
+def autocast(x: Tensor) -> Tensor:
+    """x as products take it inside of torch.autocast."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def arrays(*tensors: Tensor) -> list[Any]:
     """The same memory for numpy, which kernels take in a fraction of the time."""
     return [t.numpy() for t in tensors]

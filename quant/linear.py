@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from quant import gemm
 from quant.config import ShiftQuantConfig
 from quant.conv import MOST_POSITIONS, Convolution, Geometry
 
@@ -43,7 +44,8 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"a linear layer of {self.in_features} inputs was given {tuple(x.shape)}")
-        lines = x.reshape(-1, 1, columns(x.shape, self.config.scheme) or 1, self.in_features).permute(0, 3, 1, 2)
+        lines = gemm.autocast(x).reshape(-1, 1, columns(x.shape, self.config.scheme) or 1, self.in_features)
+        lines = lines.permute(0, 3, 1, 2)
         y = Convolution.apply(lines, self.weight[:, :, None, None], Geometry(1, 0, 1), self.config)
         y = y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias.to(y.dtype)

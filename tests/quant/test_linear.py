@@ -121,3 +121,12 @@ def test_configs_carry_a_version_and_refuse_what_cannot_be() -> None:
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             ShiftQuantConfig.from_dict(made)
+
+
+def test_autocast_gives_its_type() -> None:
+    layer, x, _ = given(12, 6, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    y.float().sum().backward()
+    assert y.dtype is torch.bfloat16 and x.grad is not None and x.grad.dtype is torch.float32
+    assert torch.equal(y, layer(x.detach().bfloat16()))
