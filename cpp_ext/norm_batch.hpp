@@ -70,9 +70,10 @@ void apply_to(size_t lines, size_t length, const T* __restrict x, Norm::Affine h
             pairs(width, [&](size_t byte, size_t low, size_t n, size_t high, size_t m) INLINED {
                 const auto side = [&](size_t at, size_t places) INLINED {
                     const I32 d = raw(reals(in + at, places) * power.vector(at)) - middle.vector(at);
-                    const I32 code = ((d * factor.vector(at) + half.vector(at)) >> shift.vector(at)) + offset.vector(at);
-                    put_reals(__builtin_convertvector(code, F32) * how.unit, out + at, places);
-                    const Levels levels(__builtin_convertvector(d, F32), bottom.vector(at));
+                    const I32 code =
+                        ((d * factor.vector(at) + half.vector(at)) >> shift.vector(at)) + offset.vector(at);
+                    put_reals(floats(code) * how.unit, out + at, places);
+                    const Levels levels(floats(d), bottom.vector(at));
                     put(take<I32>(negative + at, places) - (d >> 31), negative + at, places);
                     put(take<I32>(size + at, places) + levels.size(), size + at, places);
                     return levels.kept;
@@ -134,8 +135,8 @@ void gradient_of(size_t lines, size_t length, const T* __restrict dz, Norm::Slop
             pairs(width, [&](size_t byte, size_t low, size_t n, size_t high, size_t m) INLINED {
                 const auto side = [&](size_t at, size_t places, I32 nibbles) INLINED {
                     const I32 g = raw(reals(in + at, places) * power.vector(at)) << 8;
-                    const I32 off = g - (nibbles < 8 ? below.vector(at) : above.vector(at));
-                    put_reals(__builtin_convertvector(off, F32) * factor.vector(at), out + at, places);
+                    const I32 off = g - choose(nibbles < 8, below.vector(at), above.vector(at));
+                    put_reals(floats(off) * factor.vector(at), out + at, places);
                 };
                 const I32 bytes = bytes_at(kept + i * kept_line(length) + from / 2 + byte, n);
                 side(low, n, bytes & 15), side(high, m, bytes >> 4);

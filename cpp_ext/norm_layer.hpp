@@ -82,7 +82,8 @@ struct RowAffine {
         up = std::max(14 - exponent_of(peak), 0);
         const double slope = inverse * two_to(-up);
         const int exponent = std::clamp(exponent_of(slope), -126, 126);
-        factor = int16_t(std::clamp(nearest(slope * two_to(14 - exponent)), 0, 32767)), unit = float(two_to(exponent + 1));
+        factor = int16_t(std::clamp(nearest(slope * two_to(14 - exponent)), 0, 32767)),
+        unit = float(two_to(exponent + 1));
         bottom += exponent_of(((peak << up) * factor + 0x4000) >> 15) - 7;
     }
 };
@@ -104,7 +105,7 @@ RowLevels row_apply(size_t length, int16_t* __restrict codes, RowAffine how, con
     along<kRowBlock>(length, [&](size_t from, size_t width) INLINED {
         pairs<kRowBlock>(width, [&](size_t byte, size_t low, size_t n, size_t high, size_t m) INLINED {
             const auto side = [&](size_t at, size_t count) INLINED {
-                const F32 y = __builtin_convertvector(codes_at(codes + at, count), F32);
+                const F32 y = floats(codes_at(codes + at, count));
                 put_reals(y * how.unit * take<F32>(gamma + at, count) + take<F32>(beta + at, count), z + at, count);
                 const Levels levels(y, I32{} + how.bottom);
                 negative -= as<I32>(y) >> 31, sizes += levels.size();
@@ -144,8 +145,7 @@ RowSums row_gradient_sums(size_t length, const T* __restrict dz, const float* __
                 const I32 g = rounded(v * take<F32>(gamma + at, count) * power);
                 put_codes(g, codes + at, count);
                 sum += g, products += g * level;
-                put(take<F32>(dgamma + at, count) + v * (__builtin_convertvector(level, F32) * unit),
-                    dgamma + at, count);
+                put(take<F32>(dgamma + at, count) + v * (floats(level) * unit), dgamma + at, count);
                 put(take<F32>(dbeta + at, count) + v, dbeta + at, count);
             };
             const I32 bytes = bytes_at(kept + from / 2 + byte, n);
@@ -162,9 +162,8 @@ void row_gradient(size_t length, const int16_t* __restrict codes, int32_t below,
     along<kRowBlock>(length, [&](size_t from, size_t width) INLINED {
         pairs<kRowBlock>(width, [&](size_t byte, size_t low, size_t n, size_t high, size_t m) INLINED {
             const auto side = [&](size_t at, size_t count, I32 nibbles) INLINED {
-                const I32 by = nibbles < 8 ? I32{} + below : I32{} + above;
-                put_reals(__builtin_convertvector((codes_at(codes + at, count) << 8) - by, F32) * factor, dx + at,
-                          count);
+                const I32 by = choose(nibbles < 8, I32{} + below, I32{} + above);
+                put_reals(floats((codes_at(codes + at, count) << 8) - by) * factor, dx + at, count);
             };
             const I32 bytes = bytes_at(kept + from / 2 + byte, n);
             side(from + low, n, bytes & 15), side(from + high, m, bytes >> 4);

@@ -1,8 +1,9 @@
-// Vectors of sixteen numbers, for loops that compilers turn into poor ones: GCC's and Clang's extension, which they lower
-// to what an instruction set has.
+// Vectors of sixteen numbers, for loops that compilers turn into poor ones: GCC's and Clang's extension, which they
+// lower to what an instruction set has; elsewhere, and with NARROWBIT_PLAIN_VECTORS, arrays.
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "norm_blocks.hpp"
 #ifdef __AVX512BW__
@@ -15,12 +16,81 @@ namespace {
 
 constexpr size_t kLanes = 16;
 
+#if defined(__GNUC__) && !defined(NARROWBIT_PLAIN_VECTORS)
 using I32 = int32_t __attribute__((vector_size(64)));
 using U32 = uint32_t __attribute__((vector_size(64)));
 using F32 = float __attribute__((vector_size(64)));
 using I16 = int16_t __attribute__((vector_size(32)));
 using U16 = uint16_t __attribute__((vector_size(32)));
 using U8 = uint8_t __attribute__((vector_size(16)));
+
+template <typename To, typename From>
+inline To converted(From v) {
+    return __builtin_convertvector(v, To);
+}
+
+inline I32 choose(I32 mask, I32 a, I32 b) { return mask ? a : b; }
+#else
+template <typename T>
+struct Vector {
+    T at[kLanes];
+    T operator[](size_t k) const { return at[k]; }
+};
+using I32 = Vector<int32_t>;
+using U32 = Vector<uint32_t>;
+using F32 = Vector<float>;
+using I16 = Vector<int16_t>;
+using U16 = Vector<uint16_t>;
+using U8 = Vector<uint8_t>;
+
+template <typename To, typename From>
+inline To converted(const From& v) {
+    To made;
+    for (size_t k = 0; k < kLanes; ++k) made.at[k] = decltype(made[0])(v[k]);
+    return made;
+}
+
+inline I32 choose(const I32& mask, const I32& a, const I32& b) {
+    I32 made;
+    for (size_t k = 0; k < kLanes; ++k) made.at[k] = mask[k] ? a[k] : b[k];
+    return made;
+}
+
+#define NARROWBIT_OPERATOR(made_of, op, sign)                                         \
+    template <typename T>                                                             \
+    inline Vector<made_of> operator op(const Vector<T>& a, const Vector<T>& b) {      \
+        Vector<made_of> made;                                                         \
+        for (size_t k = 0; k < kLanes; ++k) made.at[k] = made_of(sign(a[k] op b[k])); \
+        return made;                                                                  \
+    }                                                                                 \
+    template <typename T, typename S>                                                 \
+    inline Vector<made_of> operator op(const Vector<T>& a, S b) {                     \
+        Vector<T> all;                                                                \
+        for (T& v : all.at) v = T(b);                                                 \
+        return a op all;                                                              \
+    }
+NARROWBIT_OPERATOR(T, +, )
+NARROWBIT_OPERATOR(T, -, )
+NARROWBIT_OPERATOR(T, *, )
+NARROWBIT_OPERATOR(T, &, )
+NARROWBIT_OPERATOR(T, |, )
+NARROWBIT_OPERATOR(T, <<, )
+NARROWBIT_OPERATOR(T, >>, )
+NARROWBIT_OPERATOR(int32_t, <, -int32_t)
+NARROWBIT_OPERATOR(int32_t, >, -int32_t)
+#undef NARROWBIT_OPERATOR
+
+template <typename T>
+inline Vector<T>& operator+=(Vector<T>& a, const Vector<T>& b) {
+    return a = a + b;
+}
+template <typename T>
+inline Vector<T>& operator-=(Vector<T>& a, const Vector<T>& b) {
+    return a = a - b;
+}
+inline I32 operator-(const I32& a) { return I32{} - a; }
+inline U32 operator~(const U32& a) { return U32{} - a - 1u; }
+#endif
 
 template <typename To, typename From>
 inline To as(From v) {
@@ -31,18 +101,18 @@ inline To as(From v) {
 }
 
 // Wider and narrower integers. GCC 12 makes two or more steps of what is one of AVX-512's.
-#ifdef __AVX512BW__
+#if defined(__AVX512BW__) && !defined(NARROWBIT_PLAIN_VECTORS)
 inline I32 wider(I16 v) { return (I32)_mm512_cvtepi16_epi32((__m256i)v); }
 inline U32 wider(U16 v) { return (U32)_mm512_cvtepu16_epi32((__m256i)v); }
 inline I32 wider(U8 v) { return (I32)_mm512_cvtepu8_epi32((__m128i)v); }
 inline U16 narrower(U32 v) { return (U16)_mm512_cvtepi32_epi16((__m512i)v); }
 inline U8 narrowest(I32 v) { return (U8)_mm512_cvtepi32_epi8((__m512i)v); }
 #else
-inline I32 wider(I16 v) { return __builtin_convertvector(v, I32); }
-inline U32 wider(U16 v) { return __builtin_convertvector(v, U32); }
-inline I32 wider(U8 v) { return __builtin_convertvector(__builtin_convertvector(v, U16), I32); }
-inline U16 narrower(U32 v) { return __builtin_convertvector(v, U16); }
-inline U8 narrowest(I32 v) { return __builtin_convertvector(__builtin_convertvector(v, U16), U8); }
+inline I32 wider(I16 v) { return converted<I32>(v); }
+inline U32 wider(U16 v) { return converted<U32>(v); }
+inline I32 wider(U8 v) { return converted<I32>(converted<U16>(v)); }
+inline U16 narrower(U32 v) { return converted<U16>(v); }
+inline U8 narrowest(I32 v) { return converted<U8>(converted<U16>(v)); }
 #endif
 
 // n of the numbers at p, or all that a vector holds; zeros after them.
@@ -59,18 +129,15 @@ inline void put(V v, T* p, size_t n) {
 }
 
 inline F32 reals(const float* p, size_t n) { return take<F32>(p, n); }
-inline F32 reals(const bf16* p, size_t n) {
-    return as<F32>(wider(take<U16>(p, n)) << 16);
-}
+inline F32 reals(const bf16* p, size_t n) { return as<F32>(wider(take<U16>(p, n)) << 16); }
 inline void put_reals(F32 v, float* p, size_t n) { put(v, p, n); }
-inline void put_reals(F32 v, bf16* p, size_t n) {
-    put(narrower((as<U32>(v) + 0x8000) >> 16), p, n);
-}
+inline void put_reals(F32 v, bf16* p, size_t n) { put(narrower((as<U32>(v) + 0x8000) >> 16), p, n); }
 inline I32 codes_at(const int16_t* p, size_t n) { return wider(take<I16>(p, n)); }
 
 // As of numbers.
 inline I32 raw(F32 v) { return as<I32>(v + 12582912.0f); }
 inline I32 rounded(F32 v) { return raw(v) - int32_t(kRaw); }
+inline F32 floats(I32 v) { return converted<F32>(v); }
 
 // What is kept of a deviation: its octave above the lowest, whose exponent as a float is `bottom`, 0..7; and 8 where it
 // is not below 0.
@@ -79,7 +146,7 @@ struct Levels {
     Levels(F32 d, I32 bottom) {
         const U32 bits = as<U32>(d);
         const I32 above = as<I32>(bits >> 23 & 255) - bottom;
-        octave = above > 0 ? above : I32{};
+        octave = choose(above > 0, above, I32{});
         kept = octave | as<I32>(~(bits >> 28) & 8);
     }
     I32 size() const { return (I32{} + 1) << octave; }
@@ -88,7 +155,7 @@ struct Levels {
 // +-1, 2, .. 128.
 inline I32 level_of(I32 kept) {
     const I32 size = (I32{} + 1) << (kept & 7);
-    return kept < 8 ? -size : size;
+    return choose(kept < 8, -size, size);
 }
 
 // Parameters of a block of a line, near and not in the way of what is written.
@@ -98,7 +165,7 @@ struct Near {
     Near(const P* from, size_t width) { std::copy_n(from, width, at); }
     P operator[](size_t i) const { return at[i]; }
     auto vector(size_t i) const {
-        P v __attribute__((vector_size(kLanes * sizeof(P))));
+        std::conditional_t<std::is_same_v<P, float>, F32, I32> v;
         std::memcpy(&v, at + i, sizeof v);
         return v;
     }
