@@ -37,11 +37,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this suite."""
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a picture, of any kind Pillow writes")
     parser.add_argument("--bpp", type=float, nargs="+", default=[0.2, 0.5], metavar="BPP", help="[0.2 0.5]")
-    parser.add_argument("--against", default="avif", metavar="CODEC", help="as of the suite rd [avif]")
+    others = [name for name in codecs.NAMES if name not in ("ours", "compressai", "command")]
+    parser.add_argument("--against", default="avif", choices=others, help="[avif]")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Code, cut, and write the sheet. Raises FileNotFoundError without Kodak's pictures, and codecs.Absent."""
+    """Code, cut, and write the sheet. Raises FileNotFoundError without Kodak's pictures or a folder for the sheet,
+    ValueError for a kind of picture Pillow does not write, and codecs.Absent."""
+    if args.out.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--out {args.out}: not the name of a picture")
+    if not args.out.parent.is_dir():
+        raise FileNotFoundError(f"--out {args.out}: no such folder")
     ours, other = codecs.find(("ours",)), codecs.find((args.against,))
     rows: list[Row] = []
     columns = 1 + 2 * len(args.bpp)

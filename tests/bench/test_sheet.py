@@ -1,6 +1,7 @@
 """The sheet of decoded parts is made of real files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,3 +40,9 @@ def test_originals_stand_beside_what_was_decoded(kodak: Path, capsys: pytest.Cap
     assert np.array_equal(shown[0], part)
     assert 0 < np.abs(shown[1].astype(int) - shown[0]).mean() < 25  # decoded, and the same part
     assert f"wrote {out}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("out", "message"), [("no/x.png", "no such folder"), ("x.text", "not the name of a picture")])
+def test_what_cannot_be_written_is_said_first(tmp_path: Path, out: str, message: str, capsys: Any) -> None:
+    assert main(["sheet", "--data", str(tmp_path), "--out", str(tmp_path / out)]) == 1
+    assert message in capsys.readouterr().err
