@@ -17,14 +17,13 @@ inline uint32_t size_bits(float v) {
     return bits & 0x7FFFFFFFu;
 }
 
-// The sum of what a row's vectors hold; eight of them fit a Few.
-template <typename Few = int32_t, typename Sum>
-int64_t all(const Sum (&part)[kRowBlock]) {
-    Few few[16] = {};
+// The sum of what a row's vectors hold; four of them fit 32 bits.
+inline int64_t all(const int32_t (&part)[kRowBlock]) {
+    int32_t few[16] = {};
     for (size_t j = 0; j < kRowBlock; j += 16)
         for (size_t k = 0; k < 16; ++k) few[k] += part[j + k];
     int64_t sum = 0;
-    for (const Few f : few) sum += f;
+    for (const int32_t f : few) sum += f;
     return sum;
 }
 
