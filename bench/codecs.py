@@ -224,7 +224,8 @@ def _ours(model: str = "", runtime: str = "native", effort: str = "5") -> Codec:
         raise ValueError(f"effort is {effort}, not one of {', '.join(map(str, codec.EFFORTS))}")
     name = "ours" + (f"-{Path(model).stem}" if model else "") + (f"@{runtime}" if runtime != "native" else "")
     name += f"+{effort}" if effort != "5" else ""
-    version = f"{bundle.entropy_id.hex()} {bundle.synthesis_id.hex()} of commit {commit()}"
+    code = " ".join(f"{folder} {commit(folder)}" for folder in ("codec", "cpp_ext"))
+    version = f"{bundle.entropy_id.hex()} {bundle.synthesis_id.hex()}, {code}"
     return Codec(name, encode, decode, QPS, "qp", f"{bundle.name}, runtime {runtime}, effort {effort}", version)
 
 

@@ -39,9 +39,11 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": cores, "platform": system}
 
 
-def commit() -> str | None:
-    """Short hash of the checked-out commit, None outside a repository or before its first commit."""
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+def commit(folder: str = "") -> str | None:
+    """Short hash of the checked-out commit, or of a folder in it, which other commits may share; None outside a
+    repository or before its first commit."""
+    what = f"HEAD:{folder}" if folder else "HEAD"
+    git = ["git", "-C", str(Path(__file__).parents[1]), "rev-parse", "--short", what]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bench.__main__ import main
 from bench.readme import ROOT
-from bench.report import command
+from bench.report import command, commit
 
 pytest.importorskip("bjontegaard", reason="the extra `bench` is not installed")
 
@@ -159,3 +159,11 @@ def test_nas_sr_suite(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(line) == 0 and json.loads(file.read_text())["rows"] == json.loads(first)["rows"]
     line[line.index("60M")] = "1"
     assert main(line) == 1 and "more than the budget" in capsys.readouterr().err
+
+
+def test_a_folder_has_a_hash_of_its_own() -> None:
+    """What is kept of a codec is measured again when its code changed, not with every commit."""
+    if not commit():
+        pytest.skip("not in a repository")
+    hashes = [commit(), commit("codec"), commit("cpp_ext")]
+    assert len(set(hashes)) == 3 and None not in hashes and commit("no/such/folder") is None
