@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import multiprocessing
@@ -15,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from codec.interrupts import SIGNALS, held
 from codec.runtime import cores
 
 from . import codecs
@@ -24,12 +26,15 @@ from .measure import Codec, Picture, Point, measure
 from .report import machine
 from .store import Store, key
 
+WAIT = 60  # seconds that processes may take to start
 
-def _start(threads: int, stop: Any) -> None:
+
+def _start(threads: int, parent: int, stop: Any, ready: Any) -> None:
     """In a worker: it leaves Ctrl-C to its parent, and ends with it, however that ends."""
     codecs.set_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def watch() -> None:
         while not stop.wait(0.5) and os.getppid() == parent:
@@ -38,6 +43,17 @@ def _start(threads: int, stop: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    _together(ready)
+
+
+def _together(ready: Any) -> None:
+    """Wait for the others, but not for ever."""
+    with contextlib.suppress(threading.BrokenBarrierError):
+        ready.wait(WAIT)
+
+
+def _nothing() -> None:
+    """What a worker is started with."""
 
 
 def _measure(spec: Spec, level: int, picture: Picture, metrics: tuple[str, ...]) -> Point | str:
@@ -81,9 +97,15 @@ def sweep(
             if known not in store.points:
                 todo.append((spec, level, name, known, at))
     spawn = multiprocessing.get_context("spawn")
-    share, stop = max(1, cores() // jobs), spawn.Event()
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_start, initargs=(share, stop)) as pool:
+    share, stop, ready = max(1, cores() // jobs), spawn.Event(), spawn.Barrier(jobs + 1)
+    given = (share, os.getpid(), stop, ready)
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_start, initargs=given) as pool:
         try:
+            with held():  # a process in the making would end with a traceback, or not at all
+                for _ in range(jobs if todo else 0):
+                    pool.submit(_nothing)
+                if todo:
+                    _together(ready)
             futures = {pool.submit(_measure, at[0], at[1], pictures[at[2]], metrics): at for at in todo}
             coming = as_completed(futures)
             for done in tqdm(coming, total=len(futures), unit="point", mininterval=1, disable=not futures):
