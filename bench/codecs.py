@@ -18,6 +18,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -158,11 +159,14 @@ def _run(line: list[str], said: Path) -> tuple[int, list[str]]:
     """Status and lines of output of a program. What it leaves running is ended with it, and holds up nothing."""
     global _running
     options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
-    with said.open("wb") as file, subprocess.Popen(line, stdout=file, stderr=file, **options) as _running:
-        try:
-            status = _running.wait(TIMEOUT)
-        finally:
-            stop_command()
+    with said.open("wb") as file:
+        with starting:
+            _running = subprocess.Popen(line, stdout=file, stderr=file, **options)
+        with _running:
+            try:
+                status = _running.wait(TIMEOUT)
+            finally:
+                stop_command()
     return status, said.read_text(errors="replace").strip().splitlines()
 
 
@@ -174,6 +178,7 @@ def stop_command() -> None:
 
 
 _running: subprocess.Popen[bytes] | None = None
+starting = threading.Lock()  # whoever holds it knows that no program starts unseen
 
 
 def _version(words: dict[str, list[str]]) -> str:

@@ -39,8 +39,9 @@ def _start(threads: int, parent: int, stop: Any, ready: Any) -> None:
     def watch() -> None:
         while not stop.wait(0.5) and os.getppid() == parent:
             pass
-        codecs.stop_command()
-        os._exit(1)
+        with codecs.starting:
+            codecs.stop_command()
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
     _together(ready)
