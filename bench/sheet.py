@@ -56,13 +56,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for down, (name, (left, top)) in enumerate(PARTS.items()):
         picture = Image.fromarray(pictures.load(data_dir(args.data) / "kodak" / f"{name}.png").rgb)
         shown = [("original", picture)]
+        sizes = {c.name: {level: len(c.encode(picture, level)) for level in c.levels} for c in (ours, other)}
         for bpp in args.bpp:
-            # The other at our size, which is the nearest to what was asked.
-            size = {level: len(ours.encode(picture, level)) for level in ours.levels}
-            _, data = viewer.nearest(ours, picture, bpp, size)
-            rate = bits_per_pixel(len(data), *picture.size)
-            sizes = {level: len(other.encode(picture, level)) for level in other.levels}
-            for codec, file in ((ours, data), (other, viewer.nearest(other, picture, rate, sizes)[1])):
+            data = viewer.nearest(ours, picture, bpp, sizes[ours.name])[1]
+            rate = bits_per_pixel(len(data), *picture.size)  # the other at our size, which is the nearest to bpp
+            for codec, file in ((ours, data), (other, viewer.nearest(other, picture, rate, sizes[other.name])[1])):
                 decoded = codec.decode(file).convert("RGB")
                 quality = psnr(np.asarray(picture), np.asarray(decoded))
                 shown.append((f"{codec.name}, {len(file):,} bytes, {quality:.2f} dB", decoded))

@@ -102,10 +102,10 @@ def sweep(
     given = (share, os.getpid(), stop, ready)
     with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_start, initargs=given) as pool:
         try:
-            with held():  # a process in the making would end with a traceback, or not at all
-                for _ in range(jobs if todo else 0):
-                    pool.submit(_nothing)
-                if todo:
+            if todo:
+                with held():  # a process in the making would end with a traceback
+                    for _ in range(jobs):
+                        pool.submit(_nothing)
                     _together(ready)
             futures = {pool.submit(_measure, at[0], at[1], pictures[at[2]], metrics): at for at in todo}
             coming = as_completed(futures)

@@ -1,9 +1,9 @@
 // L1 normalization of batches and layers in integers, forward and backward (Wu et al. 2018; the widths are our choice).
 //
-// Real numbers x of a channel become codes q = rint(x * 2^k), |q| <= 2^15; with mu their mean, to the nearest, a
-// deviation is d = q - mu and the channel's scale is K * mean |d|, K = sqrt(pi / 2). What is kept for the way back is
-// a sign and three bits for each number: the gradient needs sizes only in a sum. quant/norm.py defines all numbers;
-// these are the same bit for bit. Knows no Python.
+// Real numbers x of a channel become codes q = rint(x * 2^k), |q| <= 2^15 (of a row 2^14); with mu their mean, to the
+// nearest, a deviation is d = q - mu and the channel's scale is K * mean |d|, K = sqrt(pi / 2). What is kept for the
+// way back is a sign and three bits for each number: the gradient needs sizes only in a sum. quant/norm.py defines all
+// numbers; these are the same bit for bit. Knows no Python.
 #pragma once
 
 #include <cstddef>
@@ -37,7 +37,8 @@ struct Norm {
     void (*deviations)(Real type, size_t lines, size_t length, const void* x, const float* power, const int32_t* mu,
                        int64_t* sums, int32_t* largest);
     // z = ((d * factor + half) >> shift) + offset, times unit; kept is the octave of |d| above `bottom`, 0..7, and 8
-    // where d >= 0. Of kLine places or fewer the first half is in the lower halves of bytes, the second in the upper.
+    // where d >= 0. Of kLine places or fewer (of a row half as many) the first half is in the lower halves of bytes,
+    // the second in the upper.
     // negatives counts d < 0, sizes sums 2^octave.
     struct Affine {
         const float* power;
@@ -80,7 +81,7 @@ bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, con
                         const ChannelStatistics* statistics, Reals dx, float* dgamma, float* dbeta);
 
 // The same for rows of `length` numbers, at most kLongestRow, each with statistics of its own; kept has
-// kept_line(length) bytes a row. Codes of y have 14 bits, gamma and beta are applied to their real values; the sums of
+// kept_line(length) bytes a row. Codes of y have 15 bits, gamma and beta are applied to their real values; the sums of
 // dgamma and dbeta are float32, in a fixed order.
 constexpr size_t kLongestRow = size_t(1) << 16;
 bool normalize_layer(int threads, size_t rows, size_t length, Reals x, const float* gamma, const float* beta,

@@ -135,7 +135,7 @@ inline void put_reals(F32 v, bf16* p, size_t n) { put(narrower((as<U32>(v) + 0x8
 inline I32 codes_at(const int16_t* p, size_t n) { return wider(take<I16>(p, n)); }
 
 // As of numbers.
-inline I32 raw(F32 v) { return as<I32>(v + 12582912.0f); }
+inline I32 raw(F32 v) { return as<I32>(v + kRawZero); }
 inline I32 rounded(F32 v) { return raw(v) - int32_t(kRaw); }
 inline F32 floats(I32 v) { return converted<F32>(v); }
 

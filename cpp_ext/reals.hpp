@@ -29,9 +29,11 @@ inline void store(float v, bf16* x) {
     *x = bf16((bits + 0x8000) >> 16);
 }
 
+constexpr float kRawZero = 12582912.0f;  // whose bits are kRaw
+
 // v to the nearest, ties to even, for sizes below 2^22, plus kRaw: what is added leaves no bits for a fraction.
 inline uint32_t raw(float v) {
-    const float sum = v + 12582912.0f;
+    const float sum = v + kRawZero;
     uint32_t bits;
     std::memcpy(&bits, &sum, 4);
     return bits;

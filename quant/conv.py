@@ -19,8 +19,6 @@ from quant.config import ShiftQuantConfig
 from quant.quantizers import code_range
 from quant.shift import exponents, scales, two_sided_scales
 
-MOST_POSITIONS = _gemm.MOST_POSITIONS  # of a picture
-
 
 class Geometry(NamedTuple):
     """Of a convolution: strides and padding of both directions, and groups."""

@@ -95,9 +95,10 @@ def reals(x: Tensor) -> Tensor:
 
 
 def autocast(x: Tensor) -> Tensor:
-    """x as products take it inside of torch.autocast."""
+    """x as products take it inside of torch.autocast, which leaves integers and float64 as they are."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    casts = torch.is_autocast_enabled(kind) and x.is_floating_point() and x.dtype is not torch.float64
+    return x.to(torch.get_autocast_dtype(kind)) if casts else x
 
 
 def arrays(*tensors: Tensor) -> list[Any]:

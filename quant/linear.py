@@ -5,13 +5,15 @@ So kernels quantize, multiply and write a few hundred rows at a time (quant.conv
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
 
+from cpp_ext import _gemm
 from quant import gemm
 from quant.config import ShiftQuantConfig
-from quant.conv import MOST_POSITIONS, Convolution, Geometry
+from quant.conv import Convolution, Geometry
 
 ROWS = range(16, 193)  # of a picture: few enough to stay near, and enough to fill the kernels
 
@@ -22,13 +24,10 @@ def columns(shape: tuple[int, ...], scheme: str) -> int:
     With "two_sided" a picture is a sample, which has a scale of its own: of x (samples, inputs) a row, of more
     dimensions what the last but one goes through (a sequence).
     """
-    rows = 1
-    for side in shape[:-1]:
-        rows *= side
     if scheme == "two_sided":
         return shape[-2] if len(shape) > 2 else 1
-    found = next((n for n in reversed(ROWS) if rows % n == 0), 1)
-    return rows if rows < ROWS.stop or (found == 1 and rows <= MOST_POSITIONS) else found
+    rows = math.prod(shape[:-1])
+    return next((n for n in reversed(ROWS) if rows % n == 0), rows if rows <= _gemm.MOST_POSITIONS else 1)
 
 
 class Linear(nn.Linear):
