@@ -30,6 +30,7 @@ inline To converted(From v) {
 }
 
 inline I32 choose(I32 mask, I32 a, I32 b) { return mask ? a : b; }
+inline I32 larger(I32 a, I32 b) { return a > b ? a : b; }  // which `choose` would take for two operations
 #else
 template <typename T>
 struct Vector {
@@ -88,6 +89,7 @@ template <typename T>
 inline Vector<T>& operator-=(Vector<T>& a, const Vector<T>& b) {
     return a = a - b;
 }
+inline I32 larger(const I32& a, const I32& b) { return choose(a > b, a, b); }
 inline I32 operator-(const I32& a) { return I32{} - a; }
 inline U32 operator~(const U32& a) { return U32{} - a - 1u; }
 #endif
@@ -146,7 +148,7 @@ struct Levels {
     Levels(F32 d, I32 bottom) {
         const U32 bits = as<U32>(d);
         const I32 above = as<I32>(bits >> 23 & 255) - bottom;
-        octave = choose(above > 0, above, I32{});
+        octave = larger(above, I32{});
         kept = octave | as<I32>(~(bits >> 28) & 8);
     }
     I32 size() const { return (I32{} + 1) << octave; }
