@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "cpu.hpp"
@@ -68,6 +69,19 @@ size_t kept_before(size_t row, size_t channels) {
 const void* at(Reals x, size_t element) { return static_cast<uint8_t*>(x.data) + element * size_of(x.type); }
 void* to(Reals x, size_t element) { return static_cast<uint8_t*>(x.data) + element * size_of(x.type); }
 
+// Codes of 16 bits between two passes: where the results of the second go, if those have as many.
+class Codes {
+   public:
+    Codes(Reals results, size_t count)
+        : own_(results.type == Real::bf16 ? nullptr : new int16_t[count]),
+          first_(own_ ? own_.get() : static_cast<int16_t*>(results.data)) {}
+    int16_t* at(size_t element) const { return first_ + element; }
+
+   private:
+    std::unique_ptr<int16_t[]> own_;
+    int16_t* first_;
+};
+
 std::vector<float> powers(const std::vector<uint32_t>& ranges, int bits) {
     std::vector<float> made;
     for (const uint32_t r : ranges) made.push_back(power_of(r & 0x7FFFFFFFu, bits));
@@ -93,22 +107,24 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
     if (!finite(range)) return false;
     const std::vector<float> power = powers(range, kCodeBits), powers_of_line = repeated(power);
 
+    const Codes codes(z, rows * channels);
     std::vector<int64_t> sum(channels), deviation(channels), negative(channels), size(channels);
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         std::vector<int64_t> own(length);
-        n.sums(x.type, count, length, at(x, row * channels), powers_of_line.data(), own.data());
+        n.codes(x.type, count, length, at(x, row * channels), powers_of_line.data(), codes.at(row * channels),
+                own.data());
 #pragma omp critical
         fold(own, sum);
     });
-    std::vector<int32_t> mu, peak(channels);
+    std::vector<int16_t> mu;
+    std::vector<int32_t> peak(channels);
     const auto m = int64_t(rows);
-    for (const int64_t s : sum) mu.push_back(mean_of(s, m));
-    const std::vector<int32_t> mus = repeated(mu);
+    for (const int64_t s : sum) mu.push_back(int16_t(mean_of(s, m)));
+    const auto mus = repeated(mu);
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         std::vector<int64_t> own(length);
         std::vector<int32_t> largest(length);
-        n.deviations(x.type, count, length, at(x, row * channels), powers_of_line.data(), mus.data(), own.data(),
-                     largest.data());
+        n.deviations(count, length, codes.at(row * channels), mus.data(), own.data(), largest.data());
 #pragma omp critical
         {
             fold(own, deviation);
@@ -118,29 +134,25 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
 
     double most = 0;
     std::vector<Scale> scales;
-    std::vector<int32_t> bottom;
     for (size_t c = 0; c < channels; ++c) {
         const Scale s = scale_of(deviation[c], m, peak[c], power[c], eps);
-        scales.push_back(s), bottom.push_back(s.bottom);
+        scales.push_back(s);
         mean[c] = float(mu[c] / double(power[c])), scale[c] = float(s.size / double(power[c]));
         most = std::max(most, std::fabs(double(gamma[c])) * s.peak * s.inverse + std::fabs(double(beta[c])));
     }
     // Codes of z below 2^14.
     const int bits = most > 0 ? std::clamp(13 - exponent_of(most), -126, 126) : 0;
-    std::vector<int32_t> factor, half, shift, offset;
+    std::vector<int16_t> up, factor, offset;
     for (size_t c = 0; c < channels; ++c) {
-        const Factor f = factor_of(double(gamma[c]) * scales[c].inverse * two_to(bits));
-        factor.push_back(f.factor), half.push_back(f.half), shift.push_back(f.shift);
-        offset.push_back(nearest(double(beta[c]) * two_to(bits)));
+        up.push_back(int16_t(1 << scales[c].up));
+        factor.push_back(scales[c].factor(double(gamma[c]) * scales[c].inverse * two_to(bits)));
+        offset.push_back(int16_t(nearest(double(beta[c]) * two_to(bits))));
     }
-    const auto factors = repeated(factor), halves = repeated(half), shifts = repeated(shift),
-               offsets = repeated(offset);
-    const auto bottoms = repeated(bottom);
-    const Norm::Affine how = {powers_of_line.data(), bottoms.data(), mus.data(),     factors.data(),
-                              halves.data(),         shifts.data(),  offsets.data(), float(two_to(-bits))};
+    const auto ups = repeated(up), factors = repeated(factor), offsets = repeated(offset);
+    const Norm::Affine how = {mus.data(), ups.data(), factors.data(), offsets.data(), float(two_to(-bits))};
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         std::vector<int64_t> own(length), sizes(length);
-        n.apply(x.type, count, length, at(x, row * channels), how, to(z, row * channels),
+        n.apply(x.type, count, length, codes.at(row * channels), how, to(z, row * channels),
                 kept + kept_before(row, channels), own.data(), sizes.data());
 #pragma omp critical
         fold(own, negative), fold(sizes, size);
@@ -156,11 +168,12 @@ bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, con
     ranges(quantize(), threads, dz.type, rows, channels, dz.data, range.data());
     if (!finite(range)) return false;
     const std::vector<float> power = powers(range, kGradientBits), powers_of_line = repeated(power);
+    const Codes codes(dx, rows * channels);
     std::vector<int64_t> sum(channels), product(channels);
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         std::vector<int64_t> sums(length), products(length);
-        n.gradient_sums(dz.type, count, length, at(dz, row * channels), powers_of_line.data(),
-                        kept + kept_before(row, channels), sums.data(), products.data());
+        n.gradient_codes(dz.type, count, length, at(dz, row * channels), powers_of_line.data(),
+                         kept + kept_before(row, channels), codes.at(row * channels), sums.data(), products.data());
 #pragma omp critical
         fold(sums, sum), fold(products, product);
     });
@@ -169,14 +182,14 @@ bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, con
     for (size_t c = 0; c < channels; ++c) {
         const Tilt tilt(sum[c], product[c], double(rows), statistics[c]);
         dgamma[c] = float(tilt.along / double(power[c])), dbeta[c] = float(double(sum[c]) / double(power[c]));
-        below.push_back(tilt.below(kRaw)), above.push_back(tilt.above(kRaw));
+        below.push_back(tilt.below()), above.push_back(tilt.above());
         factor.push_back(float(double(gamma[c]) * statistics[c].inverse_x / (256 * double(power[c]))));
     }
     const auto belows = repeated(below), aboves = repeated(above);
     const auto factors = repeated(factor);
-    const Norm::Slope how = {powers_of_line.data(), belows.data(), aboves.data(), factors.data()};
+    const Norm::Slope how = {belows.data(), aboves.data(), factors.data()};
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
-        n.gradient(dz.type, count, length, at(dz, row * channels), how, kept + kept_before(row, channels),
+        n.gradient(dz.type, count, length, codes.at(row * channels), how, kept + kept_before(row, channels),
                    to(dx, row * channels));
     });
     return true;

@@ -1,9 +1,8 @@
 // L1 normalization of batches and layers in integers, forward and backward (Wu et al. 2018; the widths are our choice).
 //
-// Real numbers x of a channel become codes q = rint(x * 2^k), |q| <= 2^15 (of a row 2^14); with mu their mean, to the
-// nearest, a deviation is d = q - mu and the channel's scale is K * mean |d|, K = sqrt(pi / 2). What is kept for the
-// way back is a sign and three bits for each number: the gradient needs sizes only in a sum. quant/norm.py defines all
-// numbers; these are the same bit for bit. Knows no Python.
+// Real numbers x of a channel or row become codes q = rint(x * 2^k), |q| <= 2^14; with mu their mean, to the nearest, a
+// deviation is d = q - mu, of 16 bits, and the scale is K * mean |d|, K = sqrt(pi / 2). What is kept for the way back
+// is a sign and three bits for each number: the gradient needs sizes only in a sum. Knows no Python.
 #pragma once
 
 #include <cstddef>
@@ -13,8 +12,8 @@
 
 namespace narrowbit {
 
-// Of q, in batches and in rows, and of the codes of gradients, without their signs.
-constexpr int kCodeBits = 15, kRowBits = 14, kGradientBits = 14;
+// Of q and of the codes of gradients, without their signs.
+constexpr int kCodeBits = 14, kGradientBits = 14;
 
 // What the way back needs of each channel: 1 / scale for d and for x, the lowest level, such that the levels' sum is
 // that of |d|, the mean sign, and what share of the scale is not eps.
@@ -23,40 +22,39 @@ struct ChannelStatistics {
 };
 constexpr size_t kStatistics = 5;
 
-constexpr size_t kLine = 128;
+constexpr size_t kLine = 64;
 
 // Bytes of what is kept of a line.
-constexpr size_t kept_line(size_t length) { return length / kLine * (kLine / 2) + (length % kLine + 1) / 2; }
+constexpr size_t kept_line(size_t length) { return (length + 1) / 2; }
 
 // The passes over `lines` of `length` numbers with parameters for each of their places; a line may be several rows of
-// few channels. Sums go on from what they hold.
+// few channels. Sums go on from what they hold. Codes may lie where results of 16 bits go.
 struct Norm {
     const char* name;
-    void (*sums)(Real type, size_t lines, size_t length, const void* x, const float* power, int64_t* sums);
-    // Of |d|, and the largest.
-    void (*deviations)(Real type, size_t lines, size_t length, const void* x, const float* power, const int32_t* mu,
-                       int64_t* sums, int32_t* largest);
-    // z = ((d * factor + half) >> shift) + offset, times unit; kept is the octave of |d| above `bottom`, 0..7, and 8
-    // where d >= 0. Of kLine places or fewer (of a row half as many) the first half is in the lower halves of bytes,
-    // the second in the upper.
-    // negatives counts d < 0, sizes sums 2^octave.
+    void (*codes)(Real type, size_t lines, size_t length, const void* x, const float* power, int16_t* codes,
+                  int64_t* sums);
+    // Sums of |d|, and the largest.
+    void (*deviations)(size_t lines, size_t length, const int16_t* codes, const int16_t* mu, int64_t* sums,
+                       int32_t* largest);
+    // z = ((d * up * factor + 2^14 >> 15) + offset) * unit, where up makes of the largest |d| a number of 15 bits; kept
+    // is the exponent of d * up less 7, 0..7, and 8 where d >= 0. Of every kLine places, or the last ones, the first
+    // half is in the lower halves of bytes, the second in the upper. negatives counts d < 0, sizes sums 2^exponent.
     struct Affine {
-        const float* power;
-        const int32_t *bottom, *mu, *factor, *half, *shift, *offset;
+        const int16_t *mu, *up, *factor, *offset;
         float unit;
     };
-    void (*apply)(Real type, size_t lines, size_t length, const void* x, Affine how, void* z, uint8_t* kept,
+    void (*apply)(Real type, size_t lines, size_t length, const int16_t* codes, Affine how, void* z, uint8_t* kept,
                   int64_t* negatives, int64_t* sizes);
-    // Of codes g of the gradient, and of g * +-2^octave as kept.
-    void (*gradient_sums)(Real type, size_t lines, size_t length, const void* dz, const float* power,
-                          const uint8_t* kept, int64_t* sums, int64_t* products);
-    // dx = ((g + kRaw) * 256 - below or above) * factor, modulo 2^32: below where d < 0.
+    // Codes g of the gradient, their sums, and those of g * +-2^exponent as kept.
+    void (*gradient_codes)(Real type, size_t lines, size_t length, const void* dz, const float* power,
+                           const uint8_t* kept, int16_t* codes, int64_t* sums, int64_t* products);
+    // dx = (g * 256 - below or above) * factor: below where d < 0.
     struct Slope {
-        const float* power;
         const int32_t *below, *above;
         const float* factor;
     };
-    void (*gradient)(Real type, size_t lines, size_t length, const void* dz, Slope how, const uint8_t* kept, void* dx);
+    void (*gradient)(Real type, size_t lines, size_t length, const int16_t* codes, Slope how, const uint8_t* kept,
+                     void* dx);
     // Layer normalization: every row by itself, all at once. statistics, kept: of each row; sums go on from what they
     // hold. False where a row is not finite.
     bool (*layer)(Real type, size_t rows, size_t length, const void* x, const float* gamma, const float* beta,

@@ -42,34 +42,28 @@ inline int32_t mean_of(int64_t sum, int64_t m) {
     return int32_t(twice >= 0 ? twice / (2 * m) : -((-twice + 2 * m - 1) / (2 * m)));
 }
 
-// size: K * mean |d|; inverse: 1 / sqrt(size^2 + eps), as of L2 norms; bottom: the exponent of floats in the lowest of
-// the levels, 7 octaves below the largest |d|.
+// size: K * mean |d|; inverse: 1 / sqrt(size^2 + eps), as of L2 norms; up: what makes of the largest |d| a number of 15
+// bits, as a power of two.
 struct Scale {
     int64_t sum;
     double size, inverse;
-    int32_t peak, bottom;
+    int32_t peak;
+    int up;
 
     // sizes: the sum of the levels, in lowest ones.
     ChannelStatistics statistics(int64_t negatives, int64_t sizes, int64_t m, float power) const {
         return {inverse, inverse * double(power), double(sum) / double(sizes), 1 - 2 * double(negatives) / double(m),
                 size * inverse};
     }
+
+    // What (d * 2^up) is multiplied by and divided by 2^15, for d * slope.
+    int16_t factor(double slope) const { return int16_t(std::clamp(nearest(slope * two_to(15 - up)), -32767, 32767)); }
 };
 
 inline Scale scale_of(int64_t sum, int64_t m, int32_t peak, float power, double eps) {
     const double size = kGaussian * (double(sum) / double(m));
     const double square = size * size + eps * (double(power) * double(power));
-    return {sum, size, square > 0 ? 1 / std::sqrt(square) : 0, peak, 127 + (peak ? exponent_of(peak) : 0) - 7};
-}
-
-// A slope as factor >> shift, and half of what the shift takes.
-struct Factor {
-    int32_t factor, half, shift;
-};
-
-inline Factor factor_of(double slope) {
-    const int shift = slope != 0 ? std::clamp(13 - exponent_of(slope), 0, 30) : 0;
-    return {std::clamp(nearest(slope * two_to(shift)), -16384, 16384), (1 << shift) >> 1, shift};
+    return {sum, size, square > 0 ? 1 / std::sqrt(square) : 0, peak, peak ? 14 - exponent_of(peak) : 0};
 }
 
 // What is taken from 256 g: the mean of 256 g, and K * mean (g y) * 256 * (sign - mean sign) * size * inverse.
@@ -83,9 +77,9 @@ struct Tilt {
         slope = nearest(tilt), mean = nearest(256 * double(sum) / m - tilt * s.sign);
     }
 
-    // For deviations below 0 and others, from numbers that are `raw` too large.
-    int32_t below(uint32_t raw) const { return int32_t(uint32_t(mean) - uint32_t(slope) + (raw << 8)); }
-    int32_t above(uint32_t raw) const { return int32_t(uint32_t(mean) + uint32_t(slope) + (raw << 8)); }
+    // For deviations below 0 and others, modulo 2^32.
+    int32_t below() const { return int32_t(uint32_t(mean) - uint32_t(slope)); }
+    int32_t above() const { return int32_t(uint32_t(mean) + uint32_t(slope)); }
 };
 
 }  // namespace

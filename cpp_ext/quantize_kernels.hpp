@@ -60,13 +60,12 @@ void ranges_of(size_t count, size_t c, size_t width, const T* __restrict x, uint
         peak[i] = std::max(peak[i], Bits(u & kSize));
         signs[i] = std::max(signs[i], u);
     };
-    for (size_t row = 0; row < count; ++row) {
-        const T* at = x + row * c;
-        if (width == kBlock)
-            for (size_t i = 0; i < kBlock; ++i) see(at, i);
-        else
-            for (size_t i = 0; i < width; ++i) see(at, i);
-    }
+    if (width == kBlock)
+        for (size_t row = 0; row < count; ++row)
+            for (size_t i = 0; i < kBlock; ++i) see(x + row * c, i);
+    else
+        for (size_t row = 0; row < count; ++row)
+            for (size_t i = 0; i < width; ++i) see(x + row * c, i);
     for (size_t i = 0; i < width; ++i) {
         // The largest of all bits has the sign of any, and then is that of the most negative number: -0 is not
         // negative.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cpp_ext import _gemm
 from quant import gemm
+from quant.operators import operator
 from quant.quantizers import NonFinite
 
 K = math.sqrt(math.pi / 2)
@@ -42,7 +43,7 @@ def _backward(
     return made
 
 
-@torch.library.custom_op("narrowbit::l1_batch_norm", mutates_args=())
+@operator("l1_batch_norm")
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """x (rows, channels) -> z; mean and scale of each channel; what the way back needs. Raises NonFinite."""
     rows, channels = x.shape
@@ -55,7 +56,7 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
     return z, mean, scale, kept, statistics
 
 
-@batch_norm.register_fake
+@torch.library.register_fake("narrowbit::l1_batch_norm")
 def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, channels = x.shape
     kept = x.new_empty(_gemm.kept_bytes(int(rows), int(channels)), dtype=torch.uint8)
@@ -65,13 +66,13 @@ def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tenso
     )  # fmt: skip
 
 
-@torch.library.custom_op("narrowbit::l1_batch_norm_backward", mutates_args=())
+@operator("l1_batch_norm_backward")
 def batch_norm_backward(dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, gamma and beta. Raises NonFinite."""
     return _backward(_gemm.normalize_backward, dz, gamma, kept, statistics)
 
 
-@torch.library.custom_op("narrowbit::l1_layer_norm", mutates_args=())
+@operator("l1_layer_norm")
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """x (rows, length) -> z, and what the way back needs. Raises NonFinite."""
     rows, length = x.shape
@@ -84,21 +85,21 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
     return z, kept, statistics
 
 
-@layer_norm.register_fake
+@torch.library.register_fake("narrowbit::l1_layer_norm")
 def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     rows, length = x.shape
     kept = x.new_empty(rows * _gemm.kept_line(int(length)), dtype=torch.uint8)
     return torch.empty_like(x), kept, x.new_empty(rows, _gemm.STATISTICS, dtype=torch.float64)
 
 
-@torch.library.custom_op("narrowbit::l1_layer_norm_backward", mutates_args=())
+@operator("l1_layer_norm_backward")
 def layer_norm_backward(dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, gamma and beta. Raises NonFinite."""
     return _backward(_gemm.normalize_rows_backward, dz, gamma, kept, statistics)
 
 
-@batch_norm_backward.register_fake
-@layer_norm_backward.register_fake
+@torch.library.register_fake("narrowbit::l1_batch_norm_backward")
+@torch.library.register_fake("narrowbit::l1_layer_norm_backward")
 def _(dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
 
@@ -107,20 +108,31 @@ def _numbers(t: Tensor) -> Tensor:
     return t.detach().float().contiguous()
 
 
+def _rows(x: Tensor) -> Tensor:
+    """(images, channels, height, width) -> (rows, channels), as kernels read them."""
+    return gemm.native(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]))
+
+
+def _pictures(rows: Tensor, like: Tensor) -> Tensor:
+    images, channels, height, width = like.shape
+    return rows.view(images, height, width, channels).permute(0, 3, 1, 2)
+
+
 class _BatchNorm(torch.autograd.Function):
-    """x (rows, channels) -> z, mean, scale."""
+    """x (images, channels, height, width) -> z, mean, scale."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         gamma = _numbers(gamma)
-        z, mean, scale, *kept = batch_norm(gemm.native(x), gamma, _numbers(beta), eps)
+        z, mean, scale, *kept = batch_norm(_rows(x), gamma, _numbers(beta), eps)
         ctx.save_for_backward(gamma, *kept)
         ctx.mark_non_differentiable(mean, scale)
-        return z, mean, scale
+        return _pictures(z, x), mean, scale
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return *batch_norm_backward(gemm.native(dz), *ctx.saved_tensors), None
+        dx, *of_parameters = batch_norm_backward(_rows(dz), *ctx.saved_tensors)
+        return _pictures(dx, dz), *of_parameters, None
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -153,15 +165,15 @@ class L1BatchNorm2d(nn.BatchNorm2d):
         one = torch.ones(x.shape[1], device=x.device) if self.weight is None else self.weight
         zero = torch.zeros(x.shape[1], device=x.device) if self.bias is None else self.bias
         if self.training or not self.track_running_stats:
-            last = x.permute(0, 2, 3, 1)
             if x.is_cpu:
-                z, mean, scale = _BatchNorm.apply(last.reshape(-1, x.shape[1]), one, zero, self.eps)
+                z, mean, scale = _BatchNorm.apply(x, one, zero, self.eps)
             else:
+                last = x.permute(0, 2, 3, 1)
                 y, mean, scale = l1_normalize(last.float(), (0, 1, 2), self.eps)
-                z = (y * one + zero).to(x.dtype)
+                z = (y * one + zero).permute(0, 3, 1, 2)
             if self.track_running_stats:
                 self._follow(mean.detach().flatten(), scale.detach().flatten())
-            return z.to(x.dtype).view(last.shape).permute(0, 3, 1, 2)
+            return z.to(x.dtype)
         slope, offset = self.affine_of_running(one, zero)
         return (x * slope[:, None, None] + offset[:, None, None]).to(x.dtype)
 
@@ -170,12 +182,14 @@ class L1BatchNorm2d(nn.BatchNorm2d):
         slope = one / (self.running_var + self.eps).sqrt()
         return slope, zero - self.running_mean * slope
 
-    @torch.no_grad()
     def _follow(self, mean: Tensor, scale: Tensor) -> None:
-        self.num_batches_tracked += 1
+        """Running statistics; few operations, since small batches wait for them."""
+        self.num_batches_tracked.add_(1)
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.copy_(self.running_var.float().sqrt().lerp(scale, share).square())
+        var = self.running_var
+        self.running_mean.lerp_(mean.to(var.dtype), share)
+        running = var.sqrt().lerp_(scale.to(var.dtype), share)
+        torch.mul(running, running, out=var)
 
 
 class L1LayerNorm(nn.LayerNorm):

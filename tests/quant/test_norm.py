@@ -24,9 +24,9 @@ def power(x: NDArray, bits: int) -> NDArray:
 
 def defined(x: NDArray, gamma: NDArray, beta: NDArray, dz: NDArray, eps: float) -> tuple[NDArray, ...]:
     """What cpp_ext/norm.hpp says, x and dz (rows, channels) float32: z, dx, dgamma, dbeta."""
-    m, p = len(x), power(x, 15)
+    m, p = len(x), power(x, 14)
     q = np.rint(x.astype(np.float64) * p).astype(np.int64)
-    d = q - (2 * q.sum(0) + m) // (2 * m)
+    d = np.clip(q - (2 * q.sum(0) + m) // (2 * m), -32767, 32767)
     peak = np.abs(d).max(0)
     with np.errstate(divide="ignore"):
         size = K * (np.abs(d).sum(0) / m)
@@ -35,10 +35,10 @@ def defined(x: NDArray, gamma: NDArray, beta: NDArray, dz: NDArray, eps: float) 
         most = (np.abs(gamma) * peak * inverse + np.abs(beta)).max()
         bits = 14 - np.frexp(most)[1] if most > 0 else 0
         slope = np.ldexp(gamma.astype(np.float64) * inverse, bits)
-        up = np.where(slope != 0, np.clip(14 - np.frexp(slope)[1], 0, 30), 0)
-    factor = np.clip(np.rint(np.ldexp(slope, up)), -16384, 16384).astype(np.int64)
+    up = np.where(peak > 0, 15 - np.frexp(peak)[1], 0)
+    factor = np.clip(np.rint(np.ldexp(slope, 15 - up)), -32767, 32767).astype(np.int64)
     offset = np.rint(np.ldexp(beta.astype(np.float64), bits)).astype(np.int64)
-    z = np.float32(((d * factor + ((1 << up) >> 1)) >> up) + offset) * np.float32(2.0**-bits)
+    z = np.float32((((d << up) * factor + 16384) >> 15) + offset) * np.float32(2.0**-bits)
     octave = np.maximum(np.frexp(np.abs(d))[1] - np.frexp(peak)[1] + 7, 0)
     octave = np.where(d == 0, 0, octave)
     sign = np.where(d < 0, -1, 1)

@@ -1,0 +1,160 @@
+// Of norm_vectors.hpp: two registers or one.
+#pragma once
+
+#include <immintrin.h>
+
+#include <array>
+
+#include "norm.hpp"
+#include "reals.hpp"
+
+namespace narrowbit {
+namespace ISA {
+namespace {
+
+struct Shorts {
+    __m512i v = {};
+};
+struct Ints {
+    __m512i low, high;
+};
+struct Floats {
+    __m512 low, high;
+};
+
+inline Shorts whole(const int16_t* p) { return {_mm512_loadu_si512(p)}; }
+inline Ints whole(const int32_t* p) { return {_mm512_loadu_si512(p), _mm512_loadu_si512(p + 16)}; }
+inline Floats whole(const float* p) { return {_mm512_loadu_ps(p), _mm512_loadu_ps(p + 16)}; }
+inline Floats whole(const bf16* p) {
+    const __m512i all = _mm512_loadu_si512(p);
+    const auto wide = [](__m256i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); };
+    return {wide(_mm512_castsi512_si256(all)), wide(_mm512_extracti64x4_epi64(all, 1))};
+}
+inline void put_whole(Shorts a, int16_t* p) { _mm512_storeu_si512(p, a.v); }
+inline void put_whole(Floats a, float* p) { _mm512_storeu_ps(p, a.low), _mm512_storeu_ps(p + 16, a.high); }
+
+// The lower or upper halves of 32 integers.
+template <int kUpper>
+inline __m512i halves(__m512i low, __m512i high) {
+    alignas(64) constexpr auto kPick = [] {
+        std::array<uint16_t, kLanes> pick{};
+        for (size_t k = 0; k < kLanes; ++k) pick[k] = uint16_t(2 * k + kUpper);
+        return pick;
+    }();
+    return _mm512_permutex2var_epi16(low, _mm512_load_si512(kPick.data()), high);
+}
+
+inline void put_whole(Floats a, bf16* p) {
+    const auto up = [](__m512 v) { return _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(0x8000)); };
+    _mm512_storeu_si512(p, halves<1>(up(a.low), up(a.high)));
+}
+
+inline Floats same(float v) { return {_mm512_set1_ps(v), _mm512_set1_ps(v)}; }
+inline Shorts same(int16_t v) { return {_mm512_set1_epi16(v)}; }
+inline Ints same(int32_t v) { return {_mm512_set1_epi32(v), _mm512_set1_epi32(v)}; }
+inline Floats operator*(Floats a, Floats b) { return {_mm512_mul_ps(a.low, b.low), _mm512_mul_ps(a.high, b.high)}; }
+inline Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.low, b.low), _mm512_add_ps(a.high, b.high)}; }
+inline Shorts operator*(Shorts a, Shorts b) { return {_mm512_mullo_epi16(a.v, b.v)}; }
+inline Shorts operator+(Shorts a, Shorts b) { return {_mm512_add_epi16(a.v, b.v)}; }
+
+// To the nearest, ties to even, for sizes below 2^15.
+inline Shorts rounded(Floats a) {
+    const Floats sum = a + same(kRawZero);
+    return {halves<0>(_mm512_castps_si512(sum.low), _mm512_castps_si512(sum.high))};
+}
+
+inline Ints wider(Shorts a) {
+    return {_mm512_cvtepi16_epi32(_mm512_castsi512_si256(a.v)),
+            _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(a.v, 1))};
+}
+inline Floats floats(Ints a) { return {_mm512_cvtepi32_ps(a.low), _mm512_cvtepi32_ps(a.high)}; }
+
+// a - b, at most 32767 in size.
+inline Shorts less(Shorts a, Shorts b) {
+    return {_mm512_max_epi16(_mm512_subs_epi16(a.v, b.v), _mm512_set1_epi16(-32767))};
+}
+// a * b / 2^15, halves up.
+inline Shorts part(Shorts a, Shorts b) { return {_mm512_mulhrs_epi16(a.v, b.v)}; }
+inline Shorts size_of(Shorts a) { return {_mm512_abs_epi16(a.v)}; }
+inline Shorts larger(Shorts a, Shorts b) { return {_mm512_max_epi16(a.v, b.v)}; }
+// 1 where a < 0.
+inline Shorts one_below(Shorts a) { return {_mm512_srli_epi16(a.v, 15)}; }
+
+inline __m512i sixteen(__m128i table) { return _mm512_broadcast_i32x4(table); }
+
+// How often 256 can be halved until it is not above |a|, from 0 to 7, counted from below.
+inline Shorts octave(Shorts a) {
+    const __m512i upper = sixteen(_mm_setr_epi8(0, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7));
+    const __m512i lower = sixteen(_mm_setr_epi8(0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
+    const __m512i byte = _mm512_srli_epi16(_mm512_abs_epi16(a.v), 7);
+    return {_mm512_max_epu8(_mm512_shuffle_epi8(upper, _mm512_srli_epi16(byte, 4)),
+                            _mm512_shuffle_epi8(lower, _mm512_and_si512(byte, _mm512_set1_epi16(15))))};
+}
+
+// 2^octave, of numbers 0..7 or, more by 8, of nibbles.
+inline Shorts level_sizes(Shorts octave) {
+    const __m512i sizes = sixteen(_mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, char(128), 1, 2, 4, 8, 16, 32, 64, char(128)));
+    return {_mm512_and_si512(_mm512_shuffle_epi8(sizes, octave.v), _mm512_set1_epi16(255))};
+}
+
+// Nibbles: the octave, and 8 where a is not below 0.
+inline Shorts nibbles(Shorts octave, Shorts a) {
+    return {_mm512_or_si512(octave.v, _mm512_andnot_si512(_mm512_srai_epi16(a.v, 15), _mm512_set1_epi16(8)))};
+}
+inline Shorts levels(Shorts nibbles) {
+    const Shorts size = level_sizes(nibbles);
+    const __mmask32 minus = _mm512_cmplt_epi16_mask(nibbles.v, _mm512_set1_epi16(8));
+    return {_mm512_mask_sub_epi16(size.v, minus, _mm512_setzero_si512(), size.v)};
+}
+inline __m256i bytes(Shorts low, Shorts high) {
+    return _mm512_cvtepi16_epi8(_mm512_or_si512(low.v, _mm512_slli_epi16(high.v, 4)));
+}
+inline void put_whole(Shorts low, Shorts high, uint8_t* p) { _mm256_storeu_si256((__m256i*)p, bytes(low, high)); }
+struct Pair {
+    Shorts low, high;
+};
+inline Pair whole(const uint8_t* p) {
+    const __m512i v = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p));
+    return {{_mm512_and_si512(v, _mm512_set1_epi16(15))}, {_mm512_srli_epi16(v, 4)}};
+}
+
+// 256 a - (minus or plus, by the sign that a nibble keeps).
+inline Ints off(Shorts a, Shorts nibbles, Ints minus, Ints plus) {
+    const __mmask32 is = _mm512_cmplt_epi16_mask(nibbles.v, _mm512_set1_epi16(8));
+    const Ints wide = wider(a);
+    const auto one = [](__m512i v, __mmask16 is, __m512i minus, __m512i plus) {
+        return _mm512_sub_epi32(_mm512_slli_epi32(v, 8), _mm512_mask_blend_epi32(is, plus, minus));
+    };
+    return {one(wide.low, __mmask16(is), minus.low, plus.low),
+            one(wide.high, __mmask16(is >> 16), minus.high, plus.high)};
+}
+
+// 32 sums of products.
+struct Sums {
+    __m512i even = {}, odd = {};
+    void add(Shorts a, Shorts b) {
+        even = _mm512_add_epi32(even, _mm512_madd_epi16(a.v, _mm512_and_si512(b.v, _mm512_set1_epi32(0xFFFF))));
+        odd = _mm512_add_epi32(odd, _mm512_madd_epi16(a.v, _mm512_andnot_si512(_mm512_set1_epi32(0xFFFF), b.v)));
+    }
+    void to(int32_t* sums) const {
+        int32_t some[2][kLanes / 2];
+        _mm512_storeu_si512(some[0], even), _mm512_storeu_si512(some[1], odd);
+        for (size_t k = 0; k < kLanes; ++k) sums[k] = some[k % 2][k / 2];
+    }
+};
+
+// The sum of all, below 2^31.
+struct Sum {
+    __m512i part = {};
+    void add(Shorts a, Shorts b) { part = _mm512_add_epi32(part, _mm512_madd_epi16(a.v, b.v)); }
+    int32_t all() const { return _mm512_reduce_add_epi32(part); }
+};
+
+inline int16_t largest_of(Shorts sizes) {
+    const __m512i even = _mm512_and_si512(sizes.v, _mm512_set1_epi32(0xFFFF)), odd = _mm512_srli_epi32(sizes.v, 16);
+    return int16_t(_mm512_reduce_max_epi32(_mm512_max_epi32(even, odd)));
+}
+
+}  // namespace
+}  // namespace ISA
+}  // namespace narrowbit
