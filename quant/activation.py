@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from cpp_ext import _gemm
 from quant.gemm import arrays, native, reals
+from quant.operators import operator
 
 
-@torch.library.custom_op("narrowbit::relu", mutates_args=())
+@operator("relu")
 def relu(x: Tensor) -> tuple[Tensor, Tensor]:
     """x, dense in any order of dimensions, float32 or bfloat16 -> max(x, 0), and a bit for each number of whether it
     is above 0."""
@@ -22,12 +23,12 @@ def relu(x: Tensor) -> tuple[Tensor, Tensor]:
     return y, bits
 
 
-@relu.register_fake
+@torch.library.register_fake("narrowbit::relu")
 def _(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), x.new_empty(_bytes(x.numel()), dtype=torch.uint8)
 
 
-@torch.library.custom_op("narrowbit::relu_backward", mutates_args=())
+@operator("relu_backward")
 def relu_backward(dy: Tensor, bits: Tensor) -> Tensor:
     """dy where the bits are set, or 0; in memory as x was."""
     dx = torch.empty_like(dy)
@@ -36,7 +37,7 @@ def relu_backward(dy: Tensor, bits: Tensor) -> Tensor:
     return dx
 
 
-@relu_backward.register_fake
+@torch.library.register_fake("narrowbit::relu_backward")
 def _(dy: Tensor, bits: Tensor) -> Tensor:
     return torch.empty_like(dy)
 

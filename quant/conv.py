@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cpp_ext import _gemm
 from quant import gemm, portable
 from quant.config import ShiftQuantConfig
+from quant.operators import operator
 from quant.quantizers import code_range
 from quant.shift import exponents, scales, two_sided_scales
 
@@ -44,7 +45,7 @@ def _sides(height: int, width: int, kernel: torch.Size | list[int], stride: int,
     return rows, columns
 
 
-@torch.library.custom_op("narrowbit::conv2d", mutates_args=())
+@operator("conv2d")
 def convolve(
     x: Tensor, w: Tensor, bits_a: int, bits_w: int, stride: int, padding: int, groups: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -76,7 +77,7 @@ def convolve(
     return y.to(x.dtype).permute(0, 3, 1, 2), saved, codes, found
 
 
-@convolve.register_fake
+@torch.library.register_fake("narrowbit::conv2d")
 def _(
     x: Tensor, w: Tensor, bits_a: int, bits_w: int, stride: int, padding: int, groups: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -93,7 +94,7 @@ def _(
     )
 
 
-@torch.library.custom_op("narrowbit::conv2d_backward", mutates_args=())
+@operator("conv2d_backward")
 def gradients(
     dy: Tensor, saved: Tensor, codes: Tensor, found: Tensor, sides: list[int], bits_a: int, bits_g: int,
     groups_g: int, scheme: str, seed: Tensor | None, stride: int, padding: int, groups: int, wanted: list[bool],
@@ -143,7 +144,7 @@ def gradients(
     return dx, (dw * (scale_dw * scale_x * power)).permute(0, 3, 1, 2)
 
 
-@gradients.register_fake
+@torch.library.register_fake("narrowbit::conv2d_backward")
 def _(
     dy: Tensor, saved: Tensor, codes: Tensor, found: Tensor, sides: list[int], bits_a: int, bits_g: int,
     groups_g: int, scheme: str, seed: Tensor | None, stride: int, padding: int, groups: int, wanted: list[bool],

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cpp_ext import _gemm
+from quant.operators import operator
 from quant.quantizers import NonFinite, largest_code
 from quant.shift import exponents, scales
 
@@ -51,7 +52,7 @@ def to_bytes(codes: Tensor) -> Tensor:
     return torch.nn.functional.pad((codes.view(torch.uint8) ^ OFFSET), (0, -codes.shape[1] % PAD), value=OFFSET)
 
 
-@torch.library.custom_op("narrowbit::multiply", mutates_args=())
+@operator("multiply")
 def _multiply(a: Tensor, panels: Tensor, corrections: Tensor, n: int) -> Tensor:
     c = torch.empty(a.shape[0], n, dtype=torch.int32)
     if c.numel():
@@ -59,7 +60,7 @@ def _multiply(a: Tensor, panels: Tensor, corrections: Tensor, n: int) -> Tensor:
     return c
 
 
-@_multiply.register_fake
+@torch.library.register_fake("narrowbit::multiply")
 def _(a: Tensor, panels: Tensor, corrections: Tensor, n: int) -> Tensor:
     return a.new_empty(a.shape[0], n, dtype=torch.int32)
 
