@@ -36,7 +36,8 @@ template <typename T>
 inline auto take(const T* p, size_t n, T none = 0) {
     if (n == kLanes) return whole(p);
     T some[kLanes];
-    std::fill_n(std::copy_n(p, n, some), kLanes - n, none);
+    std::fill_n(some, kLanes, none);
+    std::copy_n(p, n, some);
     return whole(some);
 }
 
