@@ -8,6 +8,7 @@ threads: 0 for as many as OpenMP would take.
 from typing import Any
 
 COLUMNS: int
+LINE: int
 MOST_POSITIONS: int
 SIGNS: int
 STATISTICS: int
@@ -33,7 +34,6 @@ def convolve_backward(
     seed: int | None, bits: int, lowest: int, saved: Any, weights: Any, groups: int, stride: int, padding: int,
     scales: Any, dx: Any, wanted: bool, dw: Any | None,
 ) -> None: ...  # fmt: skip
-def kept_bytes(rows: int, channels: int) -> int: ...
 def normalize(
     threads: int, x: Any, gamma: Any, beta: Any, eps: float, z: Any, kept: Any, statistics: Any, mean: Any,
     scale: Any,
@@ -41,7 +41,6 @@ def normalize(
 def normalize_backward(
     threads: int, dz: Any, gamma: Any, kept: Any, statistics: Any, dx: Any, dgamma: Any, dbeta: Any
 ) -> bool: ...
-def kept_line(length: int) -> int: ...
 def normalize_rows(
     threads: int, x: Any, gamma: Any, beta: Any, eps: float, z: Any, kept: Any, statistics: Any
 ) -> bool: ...

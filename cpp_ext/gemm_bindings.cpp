@@ -115,6 +115,7 @@ void check_saved(const Shape& s, unsigned bits, const Array<uint8_t>& saved) {
 }
 
 size_t saved_size(size_t images, size_t height, size_t width, size_t inputs, size_t groups, unsigned bits) {
+    if (!groups) throw std::invalid_argument("there is at least one group");
     Shape s{};
     s.height = height, s.width = width, s.inputs = inputs, s.groups = groups;
     return images * saved_bytes(s, bits);
@@ -222,29 +223,30 @@ NB_MODULE(_gemm, m) {
     m.attr("COLUMNS") = kColumns;
     m.def("isa", [] { return gemm().name; });
     m.def("pack", &pack, "b"_a, "panels"_a, "corrections"_a, release);
-    m.def("multiply", &multiply_arrays, "threads"_a, "a"_a, "panels"_a, "corrections"_a, "c"_a, release);
-    m.def("ranges", &ranges_of, "threads"_a, "x"_a, "bits"_a, release);
+    m.def("multiply", &multiply_arrays, "threads"_a, "a"_a, "panels"_a, "corrections"_a, "c"_a.noconvert(), release);
+    m.def("ranges", &ranges_of, "threads"_a, "x"_a, "bits"_a.noconvert(), release);
     m.def("rows", &rows_of, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a, "largest"_a, "seed"_a.none(),
-          "bytes"_a, release);
-    m.def("kept_bytes", &kept_bytes, "rows"_a, "channels"_a);
-    m.def("normalize", &normalize_batch, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a, "kept"_a,
-          "statistics"_a, "mean"_a, "scale"_a, release);
-    m.def("normalize_backward", &normalize_batch_backward, "threads"_a, "dz"_a, "gamma"_a, "kept"_a, "statistics"_a,
-          "dx"_a, "dgamma"_a, "dbeta"_a, release);
+          "bytes"_a.noconvert(), release);
+    m.attr("LINE") = kLine;
+    m.def("normalize", &normalize_batch, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a.noconvert(),
+          "kept"_a.noconvert(), "statistics"_a.noconvert(), "mean"_a.noconvert(), "scale"_a.noconvert(), release);
+    m.def("normalize_backward", &normalize_batch_backward, "threads"_a, "dz"_a, "gamma"_a, "kept"_a.noconvert(),
+          "statistics"_a.noconvert(), "dx"_a.noconvert(), "dgamma"_a.noconvert(), "dbeta"_a.noconvert(), release);
     m.attr("STATISTICS") = kStatistics;
-    m.def("kept_line", &kept_line, "length"_a);
-    m.def("normalize_rows", &normalize_rows, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a, "kept"_a,
-          "statistics"_a, release);
-    m.def("normalize_rows_backward", &normalize_rows_backward, "threads"_a, "dz"_a, "gamma"_a, "kept"_a, "statistics"_a,
-          "dx"_a, "dgamma"_a, "dbeta"_a, release);
+    m.def("normalize_rows", &normalize_rows, "threads"_a, "x"_a, "gamma"_a, "beta"_a, "eps"_a, "z"_a.noconvert(),
+          "kept"_a.noconvert(), "statistics"_a.noconvert(), release);
+    m.def("normalize_rows_backward", &normalize_rows_backward, "threads"_a, "dz"_a, "gamma"_a, "kept"_a.noconvert(),
+          "statistics"_a.noconvert(), "dx"_a.noconvert(), "dgamma"_a.noconvert(), "dbeta"_a.noconvert(), release);
     m.attr("SIGNS") = kSigns;
     m.attr("MOST_POSITIONS") = kMostPositions;
-    m.def("relu", &relu_of, "threads"_a, "x"_a, "y"_a, "bits"_a, release);
-    m.def("relu_backward", &relu_back, "threads"_a, "dy"_a, "bits"_a, "dx"_a, release);
-    m.def("saved_size", &saved_size, "images"_a, "height"_a, "width"_a, "inputs"_a, "groups"_a, "bits"_a);
-    m.def("convolve_forward", &forward, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a, "largest"_a, "bits"_a,
-          "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scale"_a, "y"_a, "saved"_a, release);
+    m.def("relu", &relu_of, "threads"_a, "x"_a, "y"_a.noconvert(), "bits"_a.noconvert(), release);
+    m.def("relu_backward", &relu_back, "threads"_a, "dy"_a, "bits"_a.noconvert(), "dx"_a.noconvert(), release);
+    m.def("saved_size", &saved_size, "images"_a, "height"_a, "width"_a, "inputs"_a, "groups"_a, "bits"_a.noconvert());
+    m.def("convolve_forward", &forward, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a, "largest"_a,
+          "bits"_a.noconvert(), "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scale"_a, "y"_a.noconvert(),
+          "saved"_a.noconvert(), release);
     m.def("convolve_backward", &backward, "threads"_a, "dy"_a, "inverse"_a, "shifts"_a, "inverse_w"_a.none(),
-          "shifts_w"_a.none(), "largest"_a, "seed"_a.none(), "bits"_a, "lowest"_a, "saved"_a, "weights"_a, "groups"_a,
-          "stride"_a, "padding"_a, "scales"_a, "dx"_a, "wanted"_a, "dw"_a.none(), release);
+          "shifts_w"_a.none(), "largest"_a, "seed"_a.none(), "bits"_a.noconvert(), "lowest"_a, "saved"_a.noconvert(),
+          "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scales"_a, "dx"_a.noconvert(), "wanted"_a, "dw"_a.none(),
+          release);
 }

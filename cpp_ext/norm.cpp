@@ -132,24 +132,23 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
         }
     });
 
-    double most = 0;
     std::vector<Scale> scales;
+    std::vector<int16_t> up, factor, offset;
+    std::vector<float> unit;
     for (size_t c = 0; c < channels; ++c) {
         const Scale s = scale_of(deviation[c], m, peak[c], power[c], eps);
-        scales.push_back(s);
+        const double slope = double(gamma[c]) * s.inverse, middle = double(beta[c]);
+        const double most = std::fabs(slope) * s.peak + std::fabs(middle);
+        if (!std::isfinite(most)) return false;
+        // Codes of z below 2^14.
+        const int bits = most > 0 ? std::clamp(13 - exponent_of(most), -126, 126) : 0;
+        scales.push_back(s), up.push_back(int16_t(1 << s.up)), factor.push_back(s.factor(slope * two_to(bits)));
+        offset.push_back(int16_t(nearest(middle * two_to(bits)))), unit.push_back(float(two_to(-bits)));
         mean[c] = float(mu[c] / double(power[c])), scale[c] = float(s.size / double(power[c]));
-        most = std::max(most, std::fabs(double(gamma[c])) * s.peak * s.inverse + std::fabs(double(beta[c])));
-    }
-    // Codes of z below 2^14.
-    const int bits = most > 0 ? std::clamp(13 - exponent_of(most), -126, 126) : 0;
-    std::vector<int16_t> up, factor, offset;
-    for (size_t c = 0; c < channels; ++c) {
-        up.push_back(int16_t(1 << scales[c].up));
-        factor.push_back(scales[c].factor(double(gamma[c]) * scales[c].inverse * two_to(bits)));
-        offset.push_back(int16_t(nearest(double(beta[c]) * two_to(bits))));
     }
     const auto ups = repeated(up), factors = repeated(factor), offsets = repeated(offset);
-    const Norm::Affine how = {mus.data(), ups.data(), factors.data(), offsets.data(), float(two_to(-bits))};
+    const auto units = repeated(unit);
+    const Norm::Affine how = {mus.data(), ups.data(), factors.data(), offsets.data(), units.data()};
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         std::vector<int64_t> own(length), sizes(length);
         n.apply(x.type, count, length, codes.at(row * channels), how, to(z, row * channels),

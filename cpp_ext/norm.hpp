@@ -41,7 +41,7 @@ struct Norm {
     // half is in the lower halves of bytes, the second in the upper. negatives counts d < 0, sizes sums 2^exponent.
     struct Affine {
         const int16_t *mu, *up, *factor, *offset;
-        float unit;
+        const float* unit;
     };
     void (*apply)(Real type, size_t lines, size_t length, const int16_t* codes, Affine how, void* z, uint8_t* kept,
                   int64_t* negatives, int64_t* sizes);

@@ -84,13 +84,14 @@ void apply_to(size_t lines, size_t length, const int16_t* codes, Norm::Affine ho
     blocks(lines, length, [=](size_t first, size_t count, size_t from, size_t width) INLINED {
         const Near<int16_t> middle(how.mu + from, width), up(how.up + from, width);
         const Near<int16_t> factor(how.factor + from, width), offset(how.offset + from, width);
+        const Near<float> unit(how.unit + from, width);
         Shorts negative[2], size[2];
         for (size_t i = first; i < first + count; ++i) {
             Shorts keep[2];
             both(width, [&](size_t v, size_t k, size_t n) INLINED {
                 const size_t at = i * length + from + k;
                 const Shorts d = less(take(codes + at, n), middle[k]) * up[k], level = octave(d);
-                put(floats(part(d, factor[k]) + offset[k]) * same(how.unit), z + at, n);
+                put(floats(part(d, factor[k]) + offset[k]) * unit[k], z + at, n);
                 negative[v] = negative[v] + one_below(d), size[v] = size[v] + level_sizes(level);
                 keep[v] = nibbles(level, d);
             });

@@ -106,7 +106,7 @@ uint32_t row_range(size_t length, const T* __restrict x, const float* __restrict
     return range;
 }
 
-constexpr size_t kBlocks = 128;  // whose products fit 32 bits together
+constexpr size_t kBlocks = 128;  // whose products fit 32 bits in each part of a sum
 
 struct RowSums {
     int64_t sum, product;

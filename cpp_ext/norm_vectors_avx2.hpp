@@ -188,10 +188,10 @@ inline Ints off(Shorts a, Shorts nibbles, Ints minus, Ints plus) {
     });
 }
 
-inline int32_t total(__m256i v) {
-    const __m128i four = _mm_add_epi32(lower(v), upper(v));
-    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
-    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xB1)));
+inline int64_t total(__m256i v) {
+    const __m256i four = _mm256_add_epi64(_mm256_cvtepi32_epi64(lower(v)), _mm256_cvtepi32_epi64(upper(v)));
+    const __m128i two = _mm_add_epi64(lower(four), upper(four));
+    return _mm_cvtsi128_si64(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two)));
 }
 
 struct Sums {
@@ -217,7 +217,7 @@ struct Sum {
         const __m256i both = _mm256_add_epi32(_mm256_madd_epi16(a.low, b.low), _mm256_madd_epi16(a.high, b.high));
         part = _mm256_add_epi32(part, both);
     }
-    int32_t all() const { return total(part); }
+    int64_t all() const { return total(part); }
 };
 
 inline int16_t largest_of(Shorts sizes) {

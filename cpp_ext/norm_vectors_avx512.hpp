@@ -143,11 +143,15 @@ struct Sums {
     }
 };
 
-// The sum of all, below 2^31.
+// The sum of all, in 16 parts.
 struct Sum {
     __m512i part = {};
     void add(Shorts a, Shorts b) { part = _mm512_add_epi32(part, _mm512_madd_epi16(a.v, b.v)); }
-    int32_t all() const { return _mm512_reduce_add_epi32(part); }
+    int64_t all() const {
+        const __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(part));
+        return _mm512_reduce_add_epi64(
+            _mm512_add_epi64(low, _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(part, 1))));
+    }
 };
 
 inline int16_t largest_of(Shorts sizes) {

@@ -116,7 +116,7 @@ struct Sums {
     void to(int32_t* sums) const { std::copy_n(at, kLanes, sums); }
 };
 struct Sum : Sums {
-    int32_t all() const { return std::accumulate(at, at + kLanes, 0); }
+    int64_t all() const { return std::accumulate(at, at + kLanes, int64_t(0)); }
 };
 
 inline int16_t largest_of(const Shorts& sizes) { return *std::max_element(sizes.at, sizes.at + kLanes); }

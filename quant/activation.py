@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from cpp_ext import _gemm
-from quant.gemm import arrays, native, reals
+from quant.gemm import arrays, expect_native, native, reals
 from quant.operators import operator
 
 
@@ -16,6 +17,7 @@ from quant.operators import operator
 def relu(x: Tensor) -> tuple[Tensor, Tensor]:
     """x, dense in any order of dimensions, float32 or bfloat16 -> max(x, 0), and a bit for each number of whether it
     is above 0."""
+    expect_native(x)
     y = torch.empty_like(x)  # strides as x has them: places in memory are the same
     bits = x.new_empty(_bytes(x.numel()), dtype=torch.uint8)
     if x.numel():
@@ -31,6 +33,7 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 @operator("relu_backward")
 def relu_backward(dy: Tensor, bits: Tensor) -> Tensor:
     """dy where the bits are set, or 0; in memory as x was."""
+    expect_native(dy)
     dx = torch.empty_like(dy)
     if dy.numel():
         _gemm.relu_backward(torch.get_num_threads(), *arrays(flat(dy), bits, flat(dx)))
@@ -55,6 +58,7 @@ class _ReLU(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         dy = native(dy)
         if dy.stride() != ctx.stride:

@@ -13,6 +13,11 @@ NORMS = ("l1", "keep")
 ROUNDINGS = ("stochastic", "nearest")
 
 
+def most_groups(bits: int) -> int:
+    """Of gradients of so many bits, whose codes fit a byte once shifted."""
+    return 8 - largest_code(bits).bit_length()
+
+
 @dataclass(frozen=True)
 class ShiftQuantConfig:
     """bits_w, bits_a, bits_g: of weights, activations and gradients; groups: of ShiftQuant on gradients; scheme: one
@@ -34,13 +39,17 @@ class ShiftQuantConfig:
 
     def __post_init__(self) -> None:
         for bits in (self.bits_w, self.bits_a, self.bits_g):
+            if type(bits) is not int:
+                raise ValueError(f"bits are whole numbers, not {bits!r}")
             largest_code(bits)
         if isinstance(self.skip, str):
             raise ValueError(f"skip is a tuple of names, not {self.skip!r}")
-        if not isinstance(self.groups, int) or self.groups < 1:
+        if type(self.groups) is not int or self.groups < 1:
             raise ValueError(f"there is at least one group, not {self.groups}")
-        if largest_code(self.bits_g) << (self.groups - 1) > 127:
-            raise ValueError(f"{self.bits_g}-bit gradients of {self.groups} groups do not fit a byte once shifted")
+        if self.groups > (most := most_groups(self.bits_g)):
+            raise ValueError(
+                f"{self.bits_g}-bit gradients of {self.groups} groups do not fit a byte once shifted: at most {most}"
+            )
         for name, known in (("scheme", SCHEMES), ("rounding", ROUNDINGS), ("norm", NORMS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {getattr(self, name)}")

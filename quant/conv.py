@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from cpp_ext import _gemm
 from quant import gemm, portable
@@ -51,6 +52,8 @@ def convolve(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x (images, inputs, height, width), w (outputs, inputs / groups, ky, kx) -> y of the type of x; the codes of x,
     packed; those of w (outputs, ky, kx, inputs / groups); the scales of x and of w and the least code of x."""
+    if stride < 1 or groups < 1:
+        raise ValueError(f"strides and groups are at least 1, not {stride} and {groups}")
     (images, inputs, height, width), (outputs, _, ky, kx) = x.shape, w.shape
     if not x.is_cpu:
         return portable.convolve(x, w, bits_a, bits_w, stride, padding, groups)
@@ -167,6 +170,7 @@ class Convolution(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         *saved, seed = ctx.saved_tensors
         c, wanted = ctx.config, list(ctx.needs_input_grad[:2])
@@ -174,6 +178,18 @@ class Convolution(torch.autograd.Function):
             dy, *saved, ctx.sides, c.bits_a, c.bits_g, c.groups, c.scheme, seed, *ctx.geometry, wanted
         )  # fmt: skip
         return dx if wanted[0] else None, dw if wanted[1] else None, None, None
+
+
+def convolution(x: Tensor, w: Tensor, geometry: Geometry, config: ShiftQuantConfig) -> Tensor:
+    """As of nn.functional.conv2d. Raises ValueError where gradients will be wanted that no kernel sums."""
+    y: Tensor = Convolution.apply(gemm.autocast(x), w, geometry, config)
+    rows, columns = y.shape[2:]
+    if y.requires_grad and y.is_cpu and rows * columns > _gemm.MOST_POSITIONS:
+        raise ValueError(
+            f"gradients are summed over {_gemm.MOST_POSITIONS} positions at most, not {rows}x{columns}: train on "
+            "smaller pictures, or on shorter sequences"
+        )
+    return y
 
 
 class Conv2d(nn.Conv2d):
@@ -197,5 +213,5 @@ class Conv2d(nn.Conv2d):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"a convolution of {self.in_channels} inputs was given {tuple(x.shape)}")
         geometry = Geometry(self.stride[0], self.padding[0], self.groups)
-        y = Convolution.apply(gemm.autocast(x), self.weight, geometry, self.config)
+        y = convolution(x, self.weight, geometry, self.config)
         return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]

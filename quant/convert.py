@@ -53,10 +53,14 @@ def quantize_(model: nn.Module, config: ShiftQuantConfig) -> nn.Module:
         if id(module) not in kept and (twin := _converted(name, module, config)) is not None
     }
     if not any(isinstance(twin, Linear | Conv2d | L1BatchNorm2d | L1LayerNorm) for twin in twins.values()):
-        raise ValueError("the model has no Linear, Conv2d or norm that is not in skip (subclasses stay as they are)")
+        raise ValueError(
+            "the model has no Linear, Conv2d or norm left to convert (subclasses and what is in skip stay as they are)"
+        )
     for name, module in modules.items():
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0  # else torch goes around its layers where no gradients are wanted
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False  # which only torch's own layers take
         if id(module) in twins:
             parent, _, last = name.rpartition(".")
             setattr(modules[parent], last, twins[id(module)])

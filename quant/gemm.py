@@ -117,6 +117,12 @@ def native(x: Tensor) -> Tensor:
     return x if dense else x.contiguous()
 
 
+def expect_native(x: Tensor) -> None:
+    """Raises ValueError for what kernels do not take as it is: they would write into a copy."""
+    if native(x) is not x:
+        raise ValueError(f"an operator of narrowbit takes dense float32 or bfloat16, not {x.dtype} {tuple(x.stride())}")
+
+
 def ranges(x: Tensor) -> tuple[Tensor, bool]:
     """The largest |x| of each channel of x (n, c), as of reals, and whether anything is negative. Raises NonFinite."""
     bits = torch.zeros(x.shape[1], dtype=torch.int32)

@@ -11,9 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from cpp_ext import _gemm
-from quant import gemm
 from quant.config import ShiftQuantConfig
-from quant.conv import Convolution, Geometry
+from quant.conv import Geometry, convolution
 
 ROWS = range(16, 193)  # of a picture: few enough to stay near, and enough to fill the kernels
 
@@ -43,8 +42,8 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"a linear layer of {self.in_features} inputs was given {tuple(x.shape)}")
-        lines = gemm.autocast(x).reshape(-1, 1, columns(x.shape, self.config.scheme) or 1, self.in_features)
+        lines = x.reshape(-1, 1, columns(x.shape, self.config.scheme) or 1, self.in_features)
         lines = lines.permute(0, 3, 1, 2)
-        y = Convolution.apply(lines, self.weight[:, :, None, None], Geometry(1, 0, 1), self.config)
+        y = convolution(lines, self.weight[:, :, None, None], Geometry(1, 0, 1), self.config)
         y = y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias.to(y.dtype)

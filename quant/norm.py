@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from cpp_ext import _gemm
 from quant import gemm
@@ -36,6 +37,7 @@ def l1_normalize(x: Tensor, dims: tuple[int, ...], eps: float) -> tuple[Tensor, 
 def _backward(
     kernel: Callable[..., bool], dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    gemm.expect_native(dz)
     made = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
     arrays = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(made[0]), *made[1:])
     if not kernel(torch.get_num_threads(), *arrays):
@@ -43,23 +45,30 @@ def _backward(
     return made
 
 
+def _kept(rows: Any, channels: int) -> Any:
+    """Bytes of what is kept: half of one for each number of a line, which is of several rows of few channels."""
+    together = max(_gemm.LINE // max(channels, 1), 1)
+    return rows // together * ((together * channels + 1) // 2) + (rows % together * channels + 1) // 2
+
+
 @operator("l1_batch_norm")
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """x (rows, channels) -> z; mean and scale of each channel; what the way back needs. Raises NonFinite."""
+    gemm.expect_native(x)
     rows, channels = x.shape
-    z, mean, scale = torch.empty_like(x), torch.empty(channels), torch.empty(channels)
-    kept = torch.empty(_gemm.kept_bytes(rows, channels), dtype=torch.uint8)
+    z, mean, scale = torch.empty_like(x), *(torch.empty(channels, dtype=torch.float32) for _ in range(2))
+    kept = torch.empty(_kept(rows, channels), dtype=torch.uint8)
     statistics = torch.empty(channels, _gemm.STATISTICS, dtype=torch.float64)
     a, b, c, to, *sums = gemm.arrays(gemm.reals(x), gamma, beta, gemm.reals(z), kept, statistics, mean, scale)
     if not _gemm.normalize(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1], sums[2], sums[3]):
-        raise NonFinite("a tensor to be normalized holds NaN or infinity")
+        raise NonFinite("a tensor to be normalized, or a norm's weight or bias, holds NaN or infinity")
     return z, mean, scale, kept, statistics
 
 
 @torch.library.register_fake("narrowbit::l1_batch_norm")
 def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, channels = x.shape
-    kept = x.new_empty(_gemm.kept_bytes(int(rows), int(channels)), dtype=torch.uint8)
+    kept = x.new_empty(_kept(rows, int(channels)), dtype=torch.uint8)
     return (
         torch.empty_like(x), gamma.new_empty(channels), gamma.new_empty(channels), kept,
         x.new_empty(channels, _gemm.STATISTICS, dtype=torch.float64),
@@ -75,9 +84,10 @@ def batch_norm_backward(dz: Tensor, gamma: Tensor, kept: Tensor, statistics: Ten
 @operator("l1_layer_norm")
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """x (rows, length) -> z, and what the way back needs. Raises NonFinite."""
+    gemm.expect_native(x)
     rows, length = x.shape
     z = torch.empty_like(x)
-    kept = torch.empty(rows * _gemm.kept_line(length), dtype=torch.uint8)
+    kept = torch.empty(rows * ((length + 1) // 2), dtype=torch.uint8)
     statistics = torch.empty(rows, _gemm.STATISTICS, dtype=torch.float64)
     a, b, c, to, *sums = gemm.arrays(gemm.reals(x), gamma, beta, gemm.reals(z), kept, statistics)
     if not _gemm.normalize_rows(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1]):
@@ -88,7 +98,7 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
 @torch.library.register_fake("narrowbit::l1_layer_norm")
 def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     rows, length = x.shape
-    kept = x.new_empty(rows * _gemm.kept_line(int(length)), dtype=torch.uint8)
+    kept = x.new_empty(rows * ((length + 1) // 2), dtype=torch.uint8)
     return torch.empty_like(x), kept, x.new_empty(rows, _gemm.STATISTICS, dtype=torch.float64)
 
 
@@ -130,6 +140,7 @@ class _BatchNorm(torch.autograd.Function):
         return _pictures(z, x), mean, scale
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dz: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         dx, *of_parameters = batch_norm_backward(_rows(dz), *ctx.saved_tensors)
         return _pictures(dx, dz), *of_parameters, None
@@ -146,6 +157,7 @@ class _LayerNorm(torch.autograd.Function):
         return z
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
         return *layer_norm_backward(gemm.native(dz), *ctx.saved_tensors), None
 

@@ -1,4 +1,4 @@
-"""Functions as operators of torch, which torch.compile and torch.library's checks see as such."""
+"""Functions as operators of torch, which torch.compile goes around."""
 
 from __future__ import annotations
 

@@ -26,9 +26,8 @@ import torch
 from tqdm import tqdm
 
 from quant import data
-from quant.config import NORMS, ROUNDINGS, SCHEMES, ShiftQuantConfig
+from quant.config import NORMS, ROUNDINGS, SCHEMES, ShiftQuantConfig, most_groups
 from quant.networks import NETWORKS
-from quant.quantizers import largest_code
 from quant.training import Options, Run, replace
 
 
@@ -75,8 +74,7 @@ def config_of(args: argparse.Namespace) -> ShiftQuantConfig | None:
             raise ValueError("--bits 32 is floating point: the options of integers do not go with it")
         return None
     w, a, g = (args.bits if b is None else b for b in (args.bits_weights, args.bits_activations, args.bits_gradients))
-    most = next((n for n in (4, 3, 2) if largest_code(g) << (n - 1) <= 127), 1)
-    groups = most if args.groups is None else args.groups
+    groups = min(most_groups(g), 4) if args.groups is None else args.groups
     return ShiftQuantConfig(w, a, g, groups, args.scheme, args.rounding, args.norm)
 
 
@@ -106,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"{args.model} does not train on {args.data}")
         n = len(examples.train[: args.subset or None])
         if n < (args.batch if examples.test_labels.size else 1000):
-            raise ValueError(f"{n} examples are too few: give more, or a smaller --batch")
+            few = "give more, or a smaller --batch" if examples.test_labels.size else "1,000 characters at least"
+            raise ValueError(f"{n} examples are too few: {few}")
         if args.threads:
             torch.set_num_threads(args.threads)
         real = args.real or ("bfloat16" if config else "float32")

@@ -28,6 +28,7 @@ from quant import data
 from quant.config import ShiftQuantConfig
 from quant.convert import quantize_
 from quant.networks import CONTEXT, NETWORKS, ends
+from quant.quantizers import NonFinite
 
 VERSION = 0
 CHECKPOINT = "checkpoint.pt"
@@ -195,16 +196,21 @@ class Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate * warm * 0.5 * (1 + math.cos(math.pi * done))
             start = time.perf_counter()
-            with numbers(self.options):
-                said = self.model(x)
-            loss = nn.functional.cross_entropy(said.float().flatten(0, -2), y.flatten())
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            try:
+                with numbers(self.options):
+                    said = self.model(x)
+                loss = nn.functional.cross_entropy(said.float().flatten(0, -2), y.flatten())
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                losses.append(float(loss.detach()))
+                if not math.isfinite(losses[-1]):
+                    raise NonFinite(f"the loss is {losses[-1]}")
+            except NonFinite as error:
+                raise ValueError(
+                    f"{self.folder}: step {step + 1} of epoch {epoch + 1}: {error}: a lower --lr may help"
+                ) from error
             seconds.append(time.perf_counter() - start)
-            losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                raise ValueError(f"{self.folder}: the loss of step {step} of epoch {epoch} is {losses[-1]}")
             progress(epoch, step, losses[-1])
         return {
             "epoch": epoch + 1, "loss": statistics.mean(losses),

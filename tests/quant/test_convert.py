@@ -192,3 +192,36 @@ def test_nan_is_not_hidden_by_relu() -> None:
     model = quant.quantize_(nn.Sequential(nn.ReLU(), nn.Linear(4, 4)), quant.ShiftQuantConfig())
     with pytest.raises(quant.NonFinite):
         model(torch.tensor([[1.0, torch.nan, 2.0, 3.0]]))
+
+
+def test_an_encoder_with_a_padding_mask_stays_one() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = quant.quantize_(
+        nn.TransformerEncoder(layer, 2), quant.ShiftQuantConfig(bits_w=8, bits_a=8, groups=1)
+    ).eval()
+    mask = torch.zeros(3, 5, dtype=torch.bool)
+    mask[0, 3:] = True
+    with torch.no_grad():
+        assert model(torch.randn(3, 5, 16), src_key_padding_mask=mask).shape == (3, 5, 16)
+
+
+def test_gradients_of_too_many_positions_are_refused_before_they_are_wanted() -> None:
+    model = quant.quantize_(nn.Sequential(nn.Conv2d(1, 1, 1)), quant.ShiftQuantConfig())
+    x = torch.randn(1, 1, 400, 400)
+    with pytest.raises(ValueError, match="not 400x400: train on smaller pictures"):
+        model(x)
+    with torch.no_grad():
+        assert model(x).shape == x.shape
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.LayerNorm(6)])
+def test_a_compiled_norm_takes_any_batch(norm: nn.Module) -> None:
+    model = quant.quantize_(nn.Sequential(norm), quant.ShiftQuantConfig())
+    graphs = torch._dynamo.utils.counters["stats"]
+    before = graphs["unique_graphs"]
+    compiled = torch.compile(model, backend="aot_eager")
+    for n in range(2, 8):
+        x = torch.randn(n, 4, 5, 6, requires_grad=True)
+        compiled(x).sum().backward()
+    assert graphs["unique_graphs"] - before <= 2

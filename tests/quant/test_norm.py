@@ -32,13 +32,14 @@ def defined(x: NDArray, gamma: NDArray, beta: NDArray, dz: NDArray, eps: float) 
         size = K * (np.abs(d).sum(0) / m)
         square = size * size + eps * (p * p)
         inverse = np.where(square > 0, 1 / np.sqrt(square), 0)
-        most = (np.abs(gamma) * peak * inverse + np.abs(beta)).max()
-        bits = 14 - np.frexp(most)[1] if most > 0 else 0
-        slope = np.ldexp(gamma.astype(np.float64) * inverse, bits)
+        slope = gamma.astype(np.float64) * inverse
+        most = np.abs(slope) * peak + np.abs(beta.astype(np.float64))
+        bits = np.where(most > 0, 14 - np.frexp(most)[1], 0)
+        slope = np.ldexp(slope, bits)
     up = np.where(peak > 0, 15 - np.frexp(peak)[1], 0)
     factor = np.clip(np.rint(np.ldexp(slope, 15 - up)), -32767, 32767).astype(np.int64)
     offset = np.rint(np.ldexp(beta.astype(np.float64), bits)).astype(np.int64)
-    z = np.float32((((d << up) * factor + 16384) >> 15) + offset) * np.float32(2.0**-bits)
+    z = np.float32((((d << up) * factor + 16384) >> 15) + offset) * np.float32(np.exp2(-bits.astype(np.float64)))
     octave = np.maximum(np.frexp(np.abs(d))[1] - np.frexp(peak)[1] + 7, 0)
     octave = np.where(d == 0, 0, octave)
     sign = np.where(d < 0, -1, 1)
@@ -166,6 +167,118 @@ def test_layers_are_near_exact_arithmetic(shape: tuple[int, int], real: torch.dt
     if shape[1] > 100:  # else a level of 3 bits is not far from the mean of few products
         off = (x.grad - exact.grad).abs() / exact.grad.abs().amax(1, keepdim=True)
         assert off[y.abs() > 1e-2].max() < 1 / quant.largest_code(4) and off.median() < 1e-2 + coarse
+
+
+def defined_layer(x: NDArray, gamma: NDArray, beta: NDArray, dz: NDArray, eps: float) -> tuple[NDArray, NDArray]:
+    """What cpp_ext/norm.hpp says of rows, x and dz (rows, length) float32: z and dx."""
+    m, p = x.shape[1], power(x.T, 14)[:, None]
+    q = np.rint(x.astype(np.float64) * p).astype(np.int64)
+    d = q - (2 * q.sum(1, keepdims=True) + m) // (2 * m)
+    peak = np.abs(d).max(1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        size = K * (np.abs(d).sum(1, keepdims=True) / m)
+        square = size * size + eps * (p * p)
+        inverse = np.where(square > 0, 1 / np.sqrt(square), 0)
+    up = np.where(peak > 0, 15 - np.frexp(peak)[1], 0)
+    slope = np.where(peak > 0, np.ldexp(inverse, -up), 0)
+    exponent = np.where(slope > 0, np.frexp(slope)[1] - 1, 0)
+    factor = np.minimum(np.rint(np.ldexp(slope, 14 - exponent)), 32767).astype(np.int64)
+    unit = np.float32(np.exp2(np.where(slope > 0, exponent + 1.0, 0)))
+    z = np.float32(((d << up) * factor + 16384) >> 15) * unit * gamma + beta
+    octave = np.where(d == 0, 0, np.maximum(np.frexp(np.abs(d))[1] - np.frexp(peak)[1] + 7, 0))
+    sign = np.where(d < 0, -1, 1)
+    lowest = np.abs(d).sum(1, keepdims=True) / (1 << octave).sum(1, keepdims=True)
+
+    pg = power((dz * gamma).T, 14)[:, None]
+    g = np.rint((dz * gamma) * np.float32(pg)).astype(np.int64)
+    along = (g * sign << octave).sum(1, keepdims=True) * lowest * inverse
+    tilt = 256 * K * along / m * (size * inverse)
+    mean_sign = 1 - 2 * (d < 0).sum(1, keepdims=True) / m
+    mean = np.rint(256 * g.sum(1, keepdims=True) / m - tilt * mean_sign).astype(np.int64)
+    off = g * 256 - mean - sign * np.rint(tilt).astype(np.int64)
+    return z, np.float32(off) * np.float32(inverse * p / (256 * pg))
+
+
+@pytest.mark.parametrize("length", [1, 7, 33, 64, 65, 127, 192, 1000, 1024, 4097, 20000])
+@pytest.mark.parametrize("kind", ["gauss", "signs", "sparse", "offset"])
+def test_kernels_of_layers_give_the_defined_numbers(length: int, kind: str) -> None:
+    rng = np.random.default_rng(length)
+    x = rng.standard_normal((11, length)) * np.logspace(-6, 6, 11)[:, None]
+    x[3] = 2.0
+    dz = rng.standard_normal((11, length)) * np.logspace(-3, 3, 11)[:, None]
+    if kind == "signs":  # products as large as they are
+        x, dz = np.sign(x), 0.99999 * np.sign(x)
+    if kind == "sparse":
+        x = x * (rng.random(x.shape) < 0.05)
+    if kind == "offset":
+        x = x + np.abs(x).max(1, keepdims=True) * 5
+    gamma, beta = rng.standard_normal((2, length))
+    if kind == "signs":
+        gamma = np.ones(length)
+    x, dz, gamma, beta = (np.float32(a) for a in (x, dz, gamma, beta))
+    layer = L1LayerNorm(length)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(gamma)), layer.bias.copy_(torch.from_numpy(beta))
+    v = torch.from_numpy(x).requires_grad_()
+    z = layer(v)
+    z.backward(torch.from_numpy(dz))
+    expected = defined_layer(x, gamma, beta, dz, layer.eps)
+    assert np.array_equal(z.detach().numpy(), expected[0]) and np.array_equal(v.grad.numpy(), expected[1])
+    assert np.allclose(layer.bias.grad.numpy(), dz.astype(np.float64).sum(0), rtol=1e-5, atol=1e-6 * np.abs(dz).max())
+
+
+def test_a_channel_does_not_see_the_others() -> None:
+    """Neither their outliers nor their weights."""
+    torch.manual_seed(0)
+    x, dz = torch.randn(2000, 4), torch.randn(2000, 4)
+    usual = through(x, dz, np.ones(4, np.float32), np.zeros(4, np.float32))
+    x[:, 0], dz[:, 0] = 0, 1e4
+    x[7, 0] = 1e6
+    found = through(x, dz, np.float32([1e20, 1, 1, 1]), np.float32([1e6, 0, 0, 0]))
+    assert all(torch.equal(a[..., 1:], b[..., 1:]) for a, b in zip(usual, found, strict=True))
+
+
+@pytest.mark.parametrize("real", [torch.float64, torch.float16, torch.bfloat16])
+def test_running_statistics_do_not_depend_on_the_default_type(real: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 9, 9, dtype=torch.float32) + 5
+    layer = L1BatchNorm2d(3, dtype=torch.float32)
+    kept = torch.get_default_dtype()
+    torch.set_default_dtype(real)
+    try:
+        layer(x)
+    finally:
+        torch.set_default_dtype(kept)
+    assert torch.allclose(layer.running_mean, 0.1 * x.mean((0, 2, 3)), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_named(name: str, value: float) -> None:
+    layer = L1BatchNorm2d(3)
+    with torch.no_grad():
+        getattr(layer, name)[1] = value
+    with pytest.raises(quant.NonFinite, match="weight or bias"):
+        layer(torch.randn(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("layer", [L1BatchNorm2d(4), L1LayerNorm(4), ReLU()])
+def test_second_derivatives_are_refused(layer: nn.Module) -> None:
+    x = torch.randn(2, 4, 4, 4, requires_grad=True)
+    (dx,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.square().sum().backward()
+
+
+def test_operators_refuse_what_kernels_do_not_read() -> None:
+    one, zero = torch.ones(6), torch.zeros(6)
+    for x in (torch.randn(6, 6).t(), torch.randn(6, 6, dtype=torch.float64), torch.randn(6, 6).half()):
+        with pytest.raises(ValueError, match="dense float32 or bfloat16"):
+            torch.ops.narrowbit.l1_batch_norm(x, one, zero, 1e-5)
+        with pytest.raises(ValueError, match="dense float32 or bfloat16"):
+            torch.ops.narrowbit.l1_layer_norm(x, one, zero, 1e-5)
+    with pytest.raises(ValueError, match="dense float32 or bfloat16"):
+        torch.ops.narrowbit.relu(torch.randn(4, 8)[:, ::2])
 
 
 def test_layers_give_the_same_numbers_on_any_threads() -> None:
