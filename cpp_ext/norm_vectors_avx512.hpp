@@ -36,7 +36,7 @@ inline void put_whole(Floats a, float* p) { _mm512_storeu_ps(p, a.low), _mm512_s
 // The lower or upper halves of 32 integers.
 template <int kUpper>
 inline __m512i halves(__m512i low, __m512i high) {
-    alignas(64) constexpr auto kPick = [] {
+    alignas(64) static constexpr auto kPick = [] {
         std::array<uint16_t, kLanes> pick{};
         for (size_t k = 0; k < kLanes; ++k) pick[k] = uint16_t(2 * k + kUpper);
         return pick;
