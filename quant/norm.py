@@ -198,10 +198,8 @@ class L1BatchNorm2d(nn.BatchNorm2d):
         """Running statistics; few operations, since small batches wait for them."""
         self.num_batches_tracked.add_(1)
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        var = self.running_var
-        self.running_mean.lerp_(mean.to(var.dtype), share)
-        running = var.sqrt().lerp_(scale.to(var.dtype), share)
-        torch.mul(running, running, out=var)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.copy_(self.running_var.float().sqrt().lerp(scale, share).square())
 
 
 class L1LayerNorm(nn.LayerNorm):
