@@ -15,10 +15,10 @@ from rate.cost import FLOAT_BITS
 
 @dataclass(frozen=True)
 class Frozen:
-    """levels: int8 in the shape of the weight; steps (outputs,); bits of a level; the step of its input, and what its
-    channels are divided by before (inputs,), or None."""
+    """levels: int8, or int16 above 8 bits, in the shape of the weight; steps (outputs,); bits of a level; the step of
+    its input, and what its channels are divided by before (inputs,), or None."""
 
-    levels: NDArray[np.int8]
+    levels: NDArray[np.int8] | NDArray[np.int16]
     steps: NDArray[np.float32]
     bits: int
     input_step: float
@@ -56,7 +56,7 @@ def freeze(model: nn.Module) -> dict[str, Frozen]:
         of_weight, of_input = m.of_weight[0], m.of_input[0]
         if not of_weight.started:
             raise ValueError(f"{name} has no steps yet: run or train the network first")
-        levels = of_weight.integers(m.balanced_weight()).numpy().astype(np.int8)
+        levels = of_weight.integers(m.balanced_weight()).numpy().astype(np.int8 if m.bits[0] <= 8 else np.int16)
         steps = of_weight.step().detach().flatten().numpy()
         balance = None if m.balance is None else m.balance.numpy()
         found[name] = Frozen(levels, steps, m.bits[0], float(of_input.step().detach()), m.signed, balance)

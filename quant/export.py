@@ -4,10 +4,10 @@
     python -m quant.export RUN/seed-0 --out net.onnx --qonnx net.qonnx.onnx
 
 RUN is a folder of quant.train. net.onnx is QCDQ: QuantizeLinear, Clip and DequantizeLinear around float operators,
-which ONNX Runtime and others run; weights of up to 4 bits are stored as INT4, of 5 and 6 bits in four and two bits,
-above as INT8. The other form has Quant nodes of QONNX. All scales are powers of two, so that products and sums of codes
-are exact in float32 and codes the same everywhere, up to a last pooling or a Transformer's norms, which are floating
-point.
+which ONNX Runtime and others run; weights of up to 4 bits are stored as INT4, of 5 and 6 bits in four and two bits, of
+7 and 8 as INT8, above as INT16. The other form has Quant nodes of QONNX. All scales are powers of two, so that products
+and sums of codes are exact in float32 and codes the same everywhere, up to a last pooling or a Transformer's norms,
+which are floating point.
 """
 
 from __future__ import annotations
@@ -116,14 +116,17 @@ def qcdq(model: Any) -> Any:
             continue
         a, name = _attributes(node), node.output[0]
         if node.op_type == "Activation":
-            signed = a["lowest"] < 0
-            kind, full = (kinds.INT8, (-128, 127)) if signed else (kinds.UINT8, (0, 255))
+            signed, wide, x = a["lowest"] < 0, a["bits"] > 8, node.input[0]
+            if wide:  # runtimes clip no integers of 16 bits
+                ends = [g.constant(f"{name}.{e}", a[e] * 2.0 ** a["power"], kinds.FLOAT) for e in ("lowest", "largest")]
+                x = g.op("Clip", [x, *ends], f"{name}.real")
+            kind = (kinds.INT16 if signed else kinds.UINT16) if wide else kinds.INT8 if signed else kinds.UINT8
             scale, zero = (
                 g.constant(f"{name}.scale", 2.0 ** a["power"], kinds.FLOAT),
                 g.constant(f"{name}.zero", 0, kind),
             )
-            codes = g.op("QuantizeLinear", [node.input[0], scale, zero], f"{name}.codes")
-            if (a["lowest"], a["largest"]) != full:
+            codes = g.op("QuantizeLinear", [x, scale, zero], f"{name}.codes")
+            if not wide and (a["lowest"], a["largest"]) != ((-128, 127) if signed else (0, 255)):
                 ends = [g.constant(f"{name}.{end}", a[end], kind) for end in ("lowest", "largest")]
                 codes = g.op("Clip", [codes, *ends], f"{name}.clipped")
             g.op("DequantizeLinear", [codes, scale, zero], name)
@@ -133,11 +136,12 @@ def qcdq(model: Any) -> Any:
 
 
 def _stored(g: _Graph, weight: str, name: str, power: int, bits: int) -> None:
-    """Weights in no more bits than 4, 6 or 8, and what makes real numbers of them."""
+    """Weights in no more bits than 4, 6, 8 or 16, and what makes real numbers of them."""
     kinds, codes = g.onnx.TensorProto, g.arrays[weight]
     g.gone.add(weight)
     if bits <= 4 or bits > 6:
-        stored = g.integers(f"{name}.codes", codes, kinds.INT4 if bits <= 4 else kinds.INT8)
+        kind = kinds.INT4 if bits <= 4 else kinds.INT8 if bits <= 8 else kinds.INT16
+        stored = g.integers(f"{name}.codes", codes, kind)
         g.op("DequantizeLinear", [stored, g.constant(f"{name}.scale", 2.0**power, kinds.FLOAT)], name)
         return
     # code = 4 upper + lower: four bits of each in INT4, two bits in bytes of four

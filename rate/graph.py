@@ -138,13 +138,20 @@ def _absolute(a: Numbers) -> Numbers:
 
 
 def _coded(g: Graph, node: Any) -> Numbers:
-    """QuantizeLinear: all of its type, which the zero-point has, or output_dtype, or it is uint8."""
-    kind = "uint8"
+    """QuantizeLinear: all of its type, which the zero-point has, or output_dtype, or it is uint8; of 16 bits, which
+    runtimes do not clip, what lies between the ends of its input."""
+    kind, zero = "uint8", np.zeros(1)
     if len(node.input) > 2 and node.input[2]:
-        kind = str(g.array(node.input[2]).dtype)
+        zero = g.array(node.input[2])
+        kind = str(zero.dtype)
     elif said := g.attribute(node, "output_dtype", 0):
         kind = g.onnx.TensorProto.DataType.Name(said).lower()
-    return of_type(int(kind.lstrip("uint")), not kind.startswith("u"))
+    made = of_type(int(kind.lstrip("uint")), not kind.startswith("u"))
+    scale = g.array(node.input[1]) if g.constant(node.input[1]) else np.zeros(2)
+    if made.bits < 16 or scale.size > 1 or zero.any():
+        return made
+    given = rounded(multiplied(g.of(node.input[0]), of_array(1 / scale.reshape(1).astype(np.float64))), round)
+    return clipped(made, given.low, given.high)
 
 
 def _decoded(g: Graph, node: Any) -> Numbers:

@@ -29,7 +29,7 @@ def trained(name: str, bits: int, quantizer: str = "lsq", **options: object) -> 
 
 
 @pytest.mark.parametrize(("name", "width"), [("sr-basic", 6), ("sr-rfdn", 12)])
-@pytest.mark.parametrize("bits", [3, 4, 6, 8])
+@pytest.mark.parametrize("bits", [3, 4, 6, 8, 12, 16])
 @pytest.mark.parametrize("bicubic", [False, True])
 def test_onnx_runtime_computes_the_same(name: str, width: int, bits: int, bicubic: bool) -> None:
     net = trained(name, bits, width=width, cells=2, bicubic=bicubic)

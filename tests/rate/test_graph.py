@@ -236,6 +236,10 @@ def test_qcdq_says_its_bits_by_types_and_clips(said: dict, bits: int) -> None:
     nodes[1:2] = [clip, helper.make_node("DequantizeLinear", ["c", "scale"], ["d"])]
     ends = {"low": np.uint8(0), "high": np.uint8(6)}
     assert count(graph(nodes, {"x": [2, 3]}, constants | ends)).products[0].a_bits == 3
+    before = helper.make_node("Clip", ["x", "low", "high"], ["r"])  # of real numbers: -512 / 0.25 is the least code
+    nodes[:2] = [before, helper.make_node("QuantizeLinear", ["r", "scale", "zero"], ["c"])]
+    ends = {"low": np.float32(-512), "high": np.float32(511), "zero": np.int16(0)}
+    assert count(graph(nodes, {"x": [2, 3]}, constants | ends)).products[0].a_bits == 12
 
 
 @pytest.mark.parametrize(("made", "bits"), [
