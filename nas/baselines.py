@@ -17,6 +17,7 @@ import numpy as np
 from torch import nn
 
 from nas.cost import CostModel
+from nas.quantizers import Bits, pair, said, work
 from nas.runs import ended, number
 from nas.search import INPUT, add_space, bits_of, check, options_of
 from nas.space import Architecture, Choice, SearchSpace, positions, random_architecture
@@ -25,17 +26,17 @@ from quant.training import replace
 from rate.cost import BITOPS
 
 
-def uniform(model: nn.Module, space: SearchSpace, op: str, bits: int) -> Architecture:
+def uniform(model: nn.Module, space: SearchSpace, op: str, bits: Bits) -> Architecture:
     """One operation and bit-width at every position of a network that is searched; where a position does not offer the
     operation, its first."""
     choices = {}
     for name, m in positions(model).items():
         offered = [o.name for o in m.ops]
-        choices[name] = Choice(op if op in offered else offered[0], bits, bits)
+        choices[name] = Choice(op if op in offered else offered[0], *pair(bits))
     return Architecture(choices, space.name, dict(space.options))
 
 
-def edges8(model: nn.Module, space: SearchSpace, op: str, bits: int, edges: tuple[str, ...] = ()) -> Architecture:
+def edges8(model: nn.Module, space: SearchSpace, op: str, bits: Bits, edges: tuple[str, ...] = ()) -> Architecture:
     """The hand rule: as `uniform`, but 8 bits at the first position, or at all whose names begin as `edges` say."""
     made = dict(uniform(model, space, op, bits).choices)
     edges = edges or (next(iter(made)),)
@@ -61,7 +62,7 @@ def random_search(
 
 
 def greedy_bits(
-    start: Architecture, budget: float, bits: tuple[int, ...], cost: Callable[[Architecture], float],
+    start: Architecture, budget: float, bits: tuple[Bits, ...], cost: Callable[[Architecture], float],
     loss: Callable[[Architecture], float],
 ) -> Architecture:  # fmt: skip
     """From the most bits down: always the position whose next lower bit-width adds the least loss for each unit of cost
@@ -72,10 +73,10 @@ def greedy_bits(
         best: tuple[float, Architecture] | None = None
         before = loss(now), cost(now)
         for name, choice in now.choices.items():
-            lower = [b for b in bits if b < choice.w_bits]
+            lower = [b for b in bits if work(b) < work(choice.bits)]
             if not lower:
                 continue
-            changed = {**now.choices, name: Choice(choice.op, max(lower), max(lower))}
+            changed = {**now.choices, name: Choice(choice.op, *pair(max(lower, key=work)))}
             tried = Architecture(changed, now.space, now.options)
             saved = before[1] - cost(tried)
             worth = (loss(tried) - before[0]) / max(saved, 1e-12)
@@ -108,12 +109,12 @@ def run(args: argparse.Namespace) -> None:
     space = space_of(args.space, bits, args.quantizer, **options_of(args))
     model = build(space)
     cost = CostModel(BITOPS, model, INPUT)
-    found = {f"uniform-{b}": uniform(model, space, args.op, b) for b in bits}
+    found = {f"uniform-{said(b)}": uniform(model, space, args.op, b) for b in bits}
     if all(args.op not in [o.name for o in m.ops] for m in positions(model).values()):
         raise ValueError(f"no position of {args.space} offers {args.op}")
     if 8 in bits:
-        found["hand"] = edges8(model, space, args.op, min(bits))
-        found["hand-ends"] = edges8(model, space, args.op, min(bits), ("head", "upsample", "tail"))
+        found["hand"] = edges8(model, space, args.op, bits[0])
+        found["hand-ends"] = edges8(model, space, args.op, bits[0], ("head", "upsample", "tail"))
     if args.bitops and args.random:
         least, most = cost.reach()
         if not least <= args.bitops <= most:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.layers import ADQ, QConv2d
-from nas.quantizers import HWGQ, LSQ
-from nas.space import Architecture, MixedOp
+from nas.quantizers import HWGQ, LSQ, said
+from nas.space import Architecture, Choice, MixedOp
 from rate.cost import Layer, Measure
 
 Size = tuple[int, int]
@@ -151,11 +151,11 @@ class CostModel:
         """Of an architecture of the space that the model searches."""
 
         def which(m: MixedOp) -> tuple[int, int]:
-            op, w_bits, _ = architecture.choices.get(m.position, ("nothing", 0, 0))
+            chosen = architecture.choices.get(m.position, Choice("nothing", 0, 0))
             names = [o.name for o in m.ops]
-            if op not in names or w_bits not in m.bits:
-                raise ValueError(f"{m.position} has no choice of {op} at {w_bits} bits")
-            return names.index(op), m.bits.index(w_bits)
+            if chosen.op not in names or chosen.bits not in m.bits:
+                raise ValueError(f"{m.position} has no choice of {chosen.op} at {said(chosen.bits)} bits")
+            return names.index(chosen.op), m.bits.index(chosen.bits)
 
         return self._at(which)
 

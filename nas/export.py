@@ -38,11 +38,11 @@ class Deployed(nn.Module):
 
     def __init__(self, layer: QConv2d, frozen: Frozen):
         super().__init__()
-        self.rectified, self.bits = not layer.signed, frozen.bits
+        self.rectified, self.bits = not layer.signed, (frozen.bits, frozen.input_bits)
         self.step: Any = frozen.input_step
         if frozen.balance is not None:  # one for each channel, (inputs, 1, 1)
             self.step = nn.Parameter(torch.from_numpy(frozen.balance)[:, None, None] * frozen.input_step, False)
-        self.limits = levels(frozen.bits, frozen.signed_input)
+        self.limits = levels(frozen.input_bits, frozen.signed_input)
         self.geometry = (layer.stride, layer.padding, 1, layer.groups)
         self.register_buffer("codes", torch.from_numpy(frozen.levels))
         self.register_buffer("factor", torch.from_numpy(frozen.steps)[:, None, None] * frozen.input_step)
@@ -50,8 +50,8 @@ class Deployed(nn.Module):
 
     def forward(self, x: Tensor, shares: None = None) -> Tensor:
         x = F.relu(x) if self.rectified else x
-        codes = Quantize.apply(x / self.step, 0, *self.limits, self.bits)
-        y = F.conv2d(codes, Dequantize.apply(self.codes, 0, self.bits), None, *self.geometry) * self.factor
+        codes = Quantize.apply(x / self.step, 0, *self.limits, self.bits[1])
+        y = F.conv2d(codes, Dequantize.apply(self.codes, 0, self.bits[0]), None, *self.geometry) * self.factor
         return y if self.offset is None else y + self.offset
 
 

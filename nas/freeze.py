@@ -15,12 +15,13 @@ from rate.cost import FLOAT_BITS
 
 @dataclass(frozen=True)
 class Frozen:
-    """levels: int8, or int16 above 8 bits, in the shape of the weight; steps (outputs,); bits of a level; the step of
-    its input, and what its channels are divided by before (inputs,), or None."""
+    """levels: int8, or int16 above 8 bits, in the shape of the weight; steps (outputs,); bits of a level; those
+    of its input and its step, and what its channels are divided by before (inputs,), or None."""
 
     levels: NDArray[np.int8] | NDArray[np.int16]
     steps: NDArray[np.float32]
     bits: int
+    input_bits: int
     input_step: float
     signed_input: bool
     balance: NDArray[np.float32] | None = None
@@ -49,15 +50,16 @@ def freeze(model: nn.Module) -> dict[str, Frozen]:
     """Of every quantized layer, by name. Raises ValueError for one that never ran or still has a choice of bits."""
     found = {}
     for name, m in model.named_modules():
-        if not isinstance(m, QConv2d) or m.bits == (FLOAT_BITS,):
+        if not isinstance(m, QConv2d) or m.w_bits == (FLOAT_BITS,):
             continue
         if len(m.bits) != 1:
             raise ValueError(f"{name} is still searched: build the network of an architecture")
         of_weight, of_input = m.of_weight[0], m.of_input[0]
         if not of_weight.started:
             raise ValueError(f"{name} has no steps yet: run or train the network first")
-        levels = of_weight.integers(m.balanced_weight()).numpy().astype(np.int8 if m.bits[0] <= 8 else np.int16)
+        (w_bits,), (a_bits,) = m.w_bits, m.a_bits
+        levels = of_weight.integers(m.balanced_weight()).numpy().astype(np.int8 if w_bits <= 8 else np.int16)
         steps = of_weight.step().detach().flatten().numpy()
         balance = None if m.balance is None else m.balance.numpy()
-        found[name] = Frozen(levels, steps, m.bits[0], float(of_input.step().detach()), m.signed, balance)
+        found[name] = Frozen(levels, steps, w_bits, a_bits, float(of_input.step().detach()), m.signed, balance)
     return found

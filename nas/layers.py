@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.quantizers import HWGQ, LSQ, Noisy
+from nas.quantizers import HWGQ, LSQ, Bits, Noisy, pair
 from rate.cost import FLOAT_BITS, Layer
 
 MODES = ("float", "noise", "fake")
-# Of the codec's g_s at 8 bits, not trained, at QP 8, 28, 48: without -0.22, -0.66, -2.65 dB; with 0.5 -0.08, -0.19,
-# -0.75; with 0.7 -0.07, -0.17, -0.62; with 0.85 -0.07, -0.18, -0.63 (three pictures of Kodak).
-BALANCE = 0.7
+# Of the codec's g_s at 6 bits, not trained, at QP 8, 28, 48: by the largest number of a channel -0.29, -0.42, -0.82 dB;
+# by the mean of PEAK-th powers -0.25, -0.35, -0.68; of fourth ones -0.26, -0.36, -0.67; of squares -0.30, -0.47, -0.88
+# (crops of photos). At 8 bits -0.22, -0.66, -2.65 without, a third of that with 0.5 to 0.85 (three pictures of Kodak).
+BALANCE, PEAK = 0.7, 8
 
 
 @dataclass
@@ -40,10 +41,10 @@ class State:
 class QConv2d(nn.Module):
     """quantized activation (rectified unless signed) * quantized weight, "same" padding or none.
 
-    bits: those it can run at. forward(x, shares): shares of the bit-widths, or None for the first one alone. In "fake"
-    mode a mixture is the shares' mean of the roundings, of weight and of activation ("direct" search); in "noise" mode
-    both get one noise of the mixture's power, and x may come with its noise (`heard`). Weight: (outputs, inputs /
-    groups, kernel).
+    bits: those it can run at, of both or (weight, activation). forward(x, shares): shares of the bit-widths, or None
+    for the first one alone. In "fake" mode a mixture is the shares' mean of the roundings, of weight and of activation
+    ("direct" search); in "noise" mode both get one noise of the mixture's power, and x may come with its noise
+    (`heard`). Weight: (outputs, inputs / groups, kernel).
 
     balanced: where channels of x differ by orders, one step for all leaves little of the small ones. So each is divided
     by a number of its own before it is rounded, and the weights that meet it are multiplied by it before they are: the
@@ -51,7 +52,7 @@ class QConv2d(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: tuple[int, int], groups: int, bits: tuple[int, ...], state: State,
+        self, inputs: int, outputs: int, kernel: tuple[int, int], groups: int, bits: tuple[Bits, ...], state: State,
         signed: bool = False, quantizer: str = "lsq", stride: int = 1, padded: bool = True,
         bias: bool = False, balanced: bool = False,
     ):  # fmt: skip
@@ -63,30 +64,34 @@ class QConv2d(nn.Module):
         self.inputs, self.outputs, self.kernel, self.groups, self.stride = inputs, outputs, kernel, groups, stride
         self.padding = (kernel[0] // 2, kernel[1] // 2) if padded else (0, 0)
         self.bits, self.signed, self.state = tuple(bits), signed, state
+        self.w_bits, self.a_bits = (tuple(pair(b)[i] for b in bits) for i in range(2))
         self.register_buffer("balance", torch.ones(inputs) if balanced else None)
         self.register_buffer("fitted", torch.tensor(False) if balanced else None)  # saved with them
         self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, *kernel))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.of_weight = nn.ModuleList(LSQ(b, True, outputs) for b in bits)
-        self.of_input = nn.ModuleList(HWGQ(b) if quantizer == "hwgq" and not signed else LSQ(b, signed) for b in bits)
+        self.of_weight = nn.ModuleList(LSQ(b, True, outputs) for b in self.w_bits)
+        fixed = quantizer == "hwgq" and not signed
+        self.of_input = nn.ModuleList(HWGQ(b) if fixed else LSQ(b, signed) for b in self.a_bits)
 
     def heard(self, x: Tensor) -> Tensor | Noisy:
-        """x as the candidates of a position share it: rectified, and with its noise where that is searched against."""
+        """x as the candidates of a position share it: rectified, balanced, and with its noise where that is searched
+        against."""
         r = x if self.signed else F.relu(x)
+        if self.balance is not None and self.state.mode != "float":
+            if not self.fitted:
+                self._fit_balance(r)
+            r = r / self.balance[:, None, None]
         noisy = self.state.mode == "noise" and self.training
-        return Noisy(r, self.bits, self.state.noise.rule, self.state.noise.kind) if noisy else r
+        return Noisy(r, self.a_bits, self.state.noise.rule, self.state.noise.kind) if noisy else r
 
     def forward(self, x: Tensor | Noisy, shares: Tensor | None = None) -> Tensor:
-        r, w = x if isinstance(x, Noisy) else self.heard(x), self.weight
+        r = x if isinstance(x, Noisy) else self.heard(x)
+        w = self.weight if self.state.mode == "float" else self.balanced_weight()
         if isinstance(r, Noisy):
             shares = w.new_ones(1) if shares is None else shares
-            r, w = r.at(shares), Noisy(w, self.bits, self.state.noise.rule, self.state.noise.kind).at(shares)
+            r, w = r.at(shares), Noisy(w, self.w_bits, self.state.noise.rule, self.state.noise.kind).at(shares)
         elif self.state.mode != "float":
-            if self.balance is not None:
-                if not self.fitted:
-                    self._fit_balance(r)
-                r, w = r / self.balance[:, None, None], self.balanced_weight()
             if shares is None or len(self.bits) == 1:
                 r, w = self.of_input[0](r), self.of_weight[0](w)
             else:
@@ -105,13 +110,15 @@ class QConv2d(nn.Module):
 
     @torch.no_grad()
     def _fit_balance(self, x: Tensor) -> None:
-        """Between x and the weight, by the largest of each; a depthwise weight has a step of its own for each channel,
-        so that x gets all."""
+        """Between x and the weight, by about the largest of each; a depthwise weight has a step of its own for each
+        channel, so that x gets all."""
         g, of_group = self.groups, self.inputs // self.groups
         largest = x.abs().amax((0, 2, 3))
+        share = x / largest.clamp(min=1e-12)[:, None, None]
+        reach = largest * share.pow(PEAK).mean((0, 2, 3)).pow(1 / PEAK)
         met = self.weight.view(g, self.outputs // g, of_group, *self.kernel).abs().amax((1, 3, 4)).flatten()
-        balance = largest if of_group == 1 else largest**BALANCE / met.clamp(min=1e-6) ** (1 - BALANCE)
-        balance = torch.where((largest > 0) & (met > 0), balance, 1.0)
+        balance = reach if of_group == 1 else reach**BALANCE / met.clamp(min=1e-6) ** (1 - BALANCE)
+        balance = torch.where((reach > 0) & (met > 0), balance, 1.0)
         self.balance.copy_(balance / balance.log().mean().exp())
         self.fitted.fill_(True)
 
@@ -126,22 +133,11 @@ class QConv2d(nn.Module):
 
     def layer(self, size_in: tuple[int, int], size_out: tuple[int, int], which: int = 0) -> Layer:
         """What it is at one of its bit-widths."""
-        b, step = self.bits[which], None
-        if b < FLOAT_BITS and self.of_weight[which].started:
+        w, a, step = self.w_bits[which], self.a_bits[which], None
+        if w < FLOAT_BITS and self.of_weight[which].started:
             step = self.of_weight[which].step()
-        return Layer(
-            "conv",
-            self.inputs,
-            self.outputs,
-            self.kernel,
-            self.groups,
-            size_in,
-            size_out,
-            b,
-            b,
-            self.balanced_weight(),
-            step,
-        )
+        weight = self.balanced_weight()
+        return Layer("conv", self.inputs, self.outputs, self.kernel, self.groups, size_in, size_out, w, a, weight, step)
 
 
 class ADQ(nn.Module):

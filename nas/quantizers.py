@@ -15,8 +15,26 @@ from rate.cost import FLOAT_BITS
 # For the positive half of a unit Gaussian, as in QuantNAS's code; best are 2 % more at 2 bits, 4, 8 and 18 % less at 3,
 # 4 and 8 (measured).
 HWGQ_STEPS = {1: 1.0576, 2: 0.6356, 3: 0.3721, 4: 0.21306, 8: 0.020301, 16: 9.715e-5}
+Bits = int | tuple[int, int]  # of weights and activations alike, or of each
 RULES = ("var", "linear", "independent", "reference")
 TINY = 1e-20
+
+
+def pair(bits: Bits) -> tuple[int, int]:
+    """Of weights and of activations."""
+    return (bits, bits) if isinstance(bits, int) else bits
+
+
+def said(bits: Bits) -> str:
+    """8, or 4x8: weights of 4 bits, activations of 8."""
+    w, a = pair(bits)
+    return str(w) if w == a else f"{w}x{a}"
+
+
+def work(bits: Bits) -> int:
+    """Bit operations of a multiplication."""
+    w, a = pair(bits)
+    return w * a
 
 
 def levels(bits: int, signed: bool) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from nas.cost import CostModel
 from nas.data import Crops
 from nas.layers import Noise
-from nas.quantizers import RULES
+from nas.quantizers import RULES, Bits, said, work
 from nas.runs import (
     Folder,
     check_device,
@@ -36,7 +36,7 @@ from nas.runs import (
     use_threads,
 )  # fmt: skip
 from nas.searcher import Penalty, Plan, Searcher, Target
-from nas.space import check_bits
+from nas.space import checked
 from nas.spaces import BUILDERS, build, space_of
 from quant.training import replace
 from rate.cost import BITOPS
@@ -52,7 +52,8 @@ def add_space(p: argparse.ArgumentParser) -> None:
     p.add_argument("--cells", type=int, metavar="N", help="[the paper's]")
     p.add_argument("--no-adq", dest="adq", action="store_false", help="plain residuals without norms")
     p.add_argument("--bicubic", action="store_true", help="add the picture enlarged: for short trainings")
-    p.add_argument("--bits", default="4,8", metavar="B,B", help="candidates, 2 to 16, or 32 for none [4,8]")
+    p.add_argument("--bits", default="4,8", metavar="B,B", help="candidates, 2 to 16, or 32 for none, or as 4x8: "
+                   "weights of 4 bits, activations of 8 [4,8]")  # fmt: skip
     p.add_argument("--quantizer", choices=("lsq", "hwgq"), default="lsq", help="of activations [lsq]")
 
 
@@ -98,13 +99,16 @@ LIMITS = {
 }  # fmt: skip
 
 
-def bits_of(text: str) -> tuple[int, ...]:
-    """2,4,8. Raises ValueError."""
-    if not all(b.strip().isdecimal() for b in text.split(",")):
-        raise ValueError(f"--bits are numbers from 2 to 16, or 32 for none, with commas between, not {text!r}")
-    found = tuple(sorted({int(b) for b in text.split(",")}))
-    check_bits(found)
-    return found
+def bits_of(text: str) -> tuple[Bits, ...]:
+    """2,4,4x8,8, by the bit operations that they take. Raises ValueError."""
+    try:
+        given = [tuple(int(n) for n in b.split("x", 1)) for b in text.split(",")]
+    except ValueError as error:
+        raise ValueError(
+            f"--bits are numbers from 2 to 16, or 32 for none, or pairs as 4x8, with commas between, not {text!r}"
+        ) from error
+    found: set[Bits] = set(checked(tuple(b[0] if len(b) == 1 else (b[0], b[1]) for b in given)))
+    return tuple(sorted(found, key=lambda b: (work(b), said(b))))
 
 
 def check(args: argparse.Namespace, limits: dict[str, tuple[int, int]]) -> None:
@@ -177,8 +181,11 @@ def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
     lines = [f"{folder.path / 'arch.json'}: {cost.decided() / 1e9:.3f} GBitOps{over if too_much else ''}"]
     for r in report:
         mark = "" if r["decided"] else "  undecided"
-        op, bits_w, _ = r["choice"]
-        lines.append(f"  {r['position']:14} {op:10} {bits_w:2} bit  p {r['p']:.2f}  {100 * r['share']:4.1f} %{mark}")
+        chosen = r["choice"]
+        width = said(chosen.bits)
+        lines.append(
+            f"  {r['position']:14} {chosen.op:10} {width:>2} bit  p {r['p']:.2f}  {100 * r['share']:4.1f} %{mark}"
+        )
     return "\n".join(lines)
 
 
@@ -196,7 +203,7 @@ def draw(searcher: Searcher, path: Path) -> None:
     figure.supylabel("probability")
     for i, (name, m) in enumerate(found.items()):
         axes = figure.add_subplot(rows, columns, i + 1, title=name, ylim=(0, 1))
-        labels = [f"{op.name} {b}" for op in m.ops for b in m.bits]
+        labels = [f"{op.name} {said(b)}" for op in m.ops for b in m.bits]
         values = [h["probs"][name] for h in searcher.history]
         best = sorted(range(len(labels)), key=lambda j: -values[-1][j])
         for j in best:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.layers import QConv2d, State
-from nas.quantizers import Noisy
+from nas.quantizers import Bits, Noisy, pair, work
 
 VERSION = 0
 
@@ -59,10 +59,13 @@ def convolutions(op: str, inputs: int, outputs: int) -> Convs:
     )
 
 
-def check_bits(bits: tuple[int, ...]) -> None:
-    """Raises ValueError for bit-widths that nothing runs at."""
-    if wrong := [b for b in bits if type(b) is not int or not (2 <= b <= 16 or b == 32)]:
-        raise ValueError(f"bit-widths are 2 to 16, or 32 for none, not {wrong[0]}")
+def checked(bits: tuple[Bits, ...]) -> tuple[Bits, ...]:
+    """Bit-widths, pairs of the same as one. Raises ValueError for what nothing runs at."""
+    for b in bits:
+        one = type(b) is int and (2 <= b <= 16 or b == 32)
+        if not one and not (isinstance(b, tuple) and len(b) == 2 and all(type(n) is int and 2 <= n <= 16 for n in b)):
+            raise ValueError(f"bit-widths are 2 to 16, or 32 for none, or pairs of 2 to 16, not {b}")
+    return tuple(b if isinstance(b, int) or b[0] != b[1] else b[0] for b in bits)
 
 
 def _distinct(given: tuple[Any, ...], what: str) -> None:
@@ -76,6 +79,11 @@ class Choice(NamedTuple):
     op: str
     w_bits: int
     a_bits: int
+
+    @property
+    def bits(self) -> Bits:
+        """As a space has them."""
+        return self.w_bits if self.w_bits == self.a_bits else (self.w_bits, self.a_bits)
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class Architecture:
                 raise ValueError(f"this architecture has version {made['version']}, known is {VERSION}")
             choices = {n: Choice(str(op), w, a) for n, (op, w, a) in made["choices"].items()}
             for choice in choices.values():
-                check_bits(choice[1:])
+                checked((choice.bits,))
             return cls(choices, str(made["space"]), dict(made["options"]))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"no architecture: {error!r}") from error
@@ -123,7 +131,7 @@ class Architecture:
 class Op(nn.Module):
     """An operation by name: convolutions in series, each with its own quantizers."""
 
-    def __init__(self, op: str, inputs: int, outputs: int, bits: tuple[int, ...], **options: Any):
+    def __init__(self, op: str, inputs: int, outputs: int, bits: tuple[Bits, ...], **options: Any):
         super().__init__()
         self.name = op
         first = options.pop("signed", False)
@@ -147,11 +155,11 @@ class MixedOp(nn.Module):
     training it is the operation and bit-width decided for.
     """
 
-    def __init__(self, name: str, ops: list[nn.Module], bits: tuple[int, ...], logits: nn.Parameter):
+    def __init__(self, name: str, ops: list[nn.Module], bits: tuple[Bits, ...], logits: nn.Parameter):
         super().__init__()
         self.position, self.ops, self.bits, self.logits = name, nn.ModuleList(ops), bits, logits
         weights = [sum(m.weight.numel() for m in op.modules() if isinstance(m, QConv2d)) for op in ops]
-        self.costs = [n * b * b for n in weights for b in bits]  # of each option, for ties
+        self.costs = [n * work(b) for n in weights for b in bits]  # of each option, for ties
 
     def probs(self) -> Tensor:
         """(operations, bit-widths), summing to 1."""
@@ -170,7 +178,7 @@ class MixedOp(nn.Module):
     def choice(self) -> Choice:
         """The decision by name."""
         op, b = self.decision()
-        return Choice(str(self.ops[op].name), self.bits[b], self.bits[b])
+        return Choice(str(self.ops[op].name), *pair(self.bits[b]))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -189,13 +197,13 @@ class MixedOp(nn.Module):
 
 @dataclass
 class SearchSpace:
-    """bits: candidates, of weights and activations alike. ops: candidates where a position names none. quantizer: "lsq"
-    or "hwgq". name and options go into architectures, so that a builder known by name can be called again. own: more
-    operations, by name: own[name](inputs, outputs, bits, state=, quantizer=) makes a module whose layers are QConv2d of
-    these bits and whose forward takes (x, shares), shares None where it has one bit-width.
+    """bits: candidates, of weights and activations alike, or (weights, activations). ops: candidates where a position
+    names none. quantizer: "lsq" or "hwgq". name and options go into architectures, so that a builder known by name can
+    be called again. own: more operations, by name: own[name](inputs, outputs, bits, state=, quantizer=) makes a module
+    whose layers are QConv2d of these bits and whose forward takes (x, shares), shares None where it has one bit-width.
     """
 
-    bits: tuple[int, ...] = (4, 8)
+    bits: tuple[Bits, ...] = (4, 8)
     ops: tuple[str, ...] = ("conv3", "conv5")
     quantizer: str = "lsq"
     name: str = ""
@@ -203,9 +211,9 @@ class SearchSpace:
     own: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.bits = checked(self.bits)
         _distinct(self.bits, "bit-widths")
         _distinct(self.ops, "operations")
-        check_bits(self.bits)
         self.state = State()
         self.active: Architecture | None = None
         self._logits: dict[str, nn.Parameter] = {}
@@ -226,17 +234,16 @@ class SearchSpace:
 
     def choice(
         self, name: str, inputs: int, outputs: int, ops: tuple[str, ...] | None = None,
-        bits: tuple[int, ...] | None = None, signed: bool = False, tie: str = "",
+        bits: tuple[Bits, ...] | None = None, signed: bool = False, tie: str = "",
     ) -> nn.Module:  # fmt: skip
         """The layer at a position: maps (batch, inputs, h, w) to (batch, outputs, h, w).
 
         signed: its input is not rectified. Positions of one `tie` decide together, under that name. Raises ValueError
         for a name used twice, and with an architecture in use where that has no choice for it.
         """
-        key, ops, bits = tie or name, self.ops if ops is None else ops, self.bits if bits is None else bits
+        key, ops, bits = tie or name, self.ops if ops is None else ops, self.bits if bits is None else checked(bits)
         _distinct(bits, f"bit-widths at {key}")
         _distinct(ops, f"operations at {key}")
-        check_bits(bits)
         options = {"state": self.state, "quantizer": self.quantizer, "signed": signed}
         candidates = (bool(tie), ops, bits)
         if key in self._seen and (not tie or self._seen[key] != candidates):
@@ -245,17 +252,13 @@ class SearchSpace:
         if self.active:
             if key not in self.active.choices:
                 raise ValueError(f"the architecture has no choice for {key}")
-            op, w_bits, a_bits = self.active.choices[key]
-            if w_bits != a_bits:
-                raise ValueError(
-                    f"{key}: weights of {w_bits} and activations of {a_bits} bits; they are the same so far"
-                )
-            return self._made(op, inputs, outputs, (w_bits,), options)
+            chosen = self.active.choices[key]
+            return self._made(chosen.op, inputs, outputs, (chosen.bits,), options)
         made = [self._made(op, inputs, outputs, bits, options) for op in ops]
         logits = self._logits.setdefault(key, nn.Parameter(torch.zeros(len(made) * len(bits))))
         return MixedOp(key, made, bits, logits)
 
-    def _made(self, op: str, inputs: int, outputs: int, bits: tuple[int, ...], options: dict[str, Any]) -> nn.Module:
+    def _made(self, op: str, inputs: int, outputs: int, bits: tuple[Bits, ...], options: dict[str, Any]) -> nn.Module:
         if op not in self.own:
             return Op(op, inputs, outputs, bits, **options)
         made = self.own[op](inputs, outputs, bits, state=self.state, quantizer=self.quantizer)
@@ -263,7 +266,7 @@ class SearchSpace:
         return made
 
     def fixed(
-        self, inputs: int, outputs: int, kernel: int, bits: int = 8, signed: bool = False, stride: int = 1,
+        self, inputs: int, outputs: int, kernel: int, bits: Bits = 8, signed: bool = False, stride: int = 1,
         padded: bool = True, bias: bool = False, balanced: bool = False,
     ) -> QConv2d:  # fmt: skip
         """A quantized layer that is not searched."""
@@ -292,5 +295,5 @@ def random_architecture(model: nn.Module, space: SearchSpace, rng: np.random.Gen
     choices = {}
     for name, m in positions(model).items():
         op, b = m.ops[int(rng.integers(len(m.ops)))].name, m.bits[int(rng.integers(len(m.bits)))]
-        choices[name] = Choice(op, b, b)
+        choices[name] = Choice(op, *pair(b))
     return Architecture(choices, space.name, dict(space.options))

@@ -40,6 +40,7 @@ from nas.baselines import uniform
 from nas.cost import CostModel
 from nas.data import SUFFIXES
 from nas.export import deployed
+from nas.quantizers import said
 from nas.runs import Folder, check_finite, check_outputs, ended, photographs, read, save
 from nas.search import bits_of
 from nas.searcher import Batch, Penalty, Plan, Searcher
@@ -50,7 +51,7 @@ from nas.training import Training
 from quant.export import export_onnx, qcdq
 from quant.training import replace
 from rate import psnr
-from rate.cost import BITOPS
+from rate.cost import BITOPS, MACS
 
 SIDE = 128  # of crops
 
@@ -150,12 +151,12 @@ def search(args: argparse.Namespace) -> None:
 
         found = searcher.fit(halves[0], halves[1], on_epoch)
     replace(folder.path / "arch.json", found.to_json())
-    whole = cost.of(uniform(model, space, "mixing5", max(space.bits)))
+    whole = 64 * CostModel(MACS, model, teacher.example()).of(uniform(model, space, "mixing5", space.bits[0]))
     print(f"{folder.path / 'arch.json'}: {cost.of(found) / 4096e3:.0f} k bit operations a pixel, "
-          f"{100 * cost.of(found) / whole:.0f} % of the shipped blocks at {max(space.bits)} bits")  # fmt: skip
+          f"{100 * cost.of(found) / whole:.0f} % of the shipped network with 8 bits everywhere")  # fmt: skip
     for r in searcher.report():
-        op, bits, _ = r["choice"]
-        print(f"  {r['position']:12} {op:8} {bits:2} bit  p {r['p']:.2f}{'' if r['decided'] else '  undecided'}")
+        op, bits = r["choice"].op, said(r["choice"].bits)
+        print(f"  {r['position']:12} {op:8} {bits:>3} bit  p {r['p']:.2f}{'' if r['decided'] else '  undecided'}")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -271,7 +272,7 @@ def parser() -> argparse.ArgumentParser:
         q.add_argument("--rate", type=float, default=1e-4, metavar="R", help="of weights [0.0001]")
         q.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
     s.add_argument("--penalty", type=float, default=0.3, metavar="L", help="weight of the relative cost [0.3]")
-    s.add_argument("--bits", default="4,8", metavar="B,B", help="candidates [4,8]")
+    s.add_argument("--bits", default="4,8", metavar="B,B", help="candidates, as of nas.search [4,8]")
     s.add_argument("--warmup", type=int, default=1, metavar="N", help="epochs of weights alone [1]")
     s.add_argument("--logit-rate", type=float, default=2e-2, metavar="R", help="of choices [0.02]")
     s.add_argument("--search", choices=("noise", "fake", "float"), default="noise", help="[noise]")

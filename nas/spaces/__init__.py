@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import nn
 
+from nas.quantizers import Bits
 from nas.space import Architecture, SearchSpace
 from nas.spaces import sr
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {"sr-basic": sr.basic, "sr-rfdn": sr.rfdn}
 
 
-def space_of(name: str, bits: tuple[int, ...] = (4, 8), quantizer: str = "lsq", **options: Any) -> SearchSpace:
+def space_of(name: str, bits: tuple[Bits, ...] = (4, 8), quantizer: str = "lsq", **options: Any) -> SearchSpace:
     """An empty space of that name. Raises ValueError for an unknown one."""
     if name not in BUILDERS:
         raise ValueError(f"the spaces are {', '.join(BUILDERS)}, not {name!r}")

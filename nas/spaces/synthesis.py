@@ -19,6 +19,7 @@ from codec.bundle import Bundle
 from codec.config import QPS, Config
 from nas.cost import rule
 from nas.layers import QConv2d, State
+from nas.quantizers import Bits
 from nas.space import MixedOp, SearchSpace
 
 WIDE = 12  # bits of upsampling and head
@@ -33,7 +34,14 @@ class Block(nn.Module):
     gated MLP of `hidden` times the channels. It keeps its residual paths."""
 
     def __init__(
-        self, inputs: int, outputs: int, bits: tuple[int, ...], state: State, quantizer: str, kernel: int, hidden: float
+        self,
+        inputs: int,
+        outputs: int,
+        bits: tuple[Bits, ...],
+        state: State,
+        quantizer: str,
+        kernel: int,
+        hidden: float,
     ):
         super().__init__()
         if inputs != outputs:
@@ -99,7 +107,7 @@ class Synthesis(nn.Module):
 rule(Synthesis, lambda *_: None)  # gains: elementwise, as norms are
 
 
-def synthesis_space(bits: tuple[int, ...] = (4, 8), ops: tuple[str, ...] = tuple(OWN), **options: Any) -> SearchSpace:
+def synthesis_space(bits: tuple[Bits, ...] = (4, 8), ops: tuple[str, ...] = tuple(OWN), **options: Any) -> SearchSpace:
     """A space whose operations are blocks of g_s."""
     return SearchSpace(bits, ops, name="codec-synthesis", options=options, own=OWN)
 

@@ -149,6 +149,8 @@ def test_a_trial_whose_machine_is_lost_begins_again_elsewhere(photos: Path, tmp_
         (["--penalty", "0", "--epochs", "0"], "--epochs is 1"),
         (["--penalty", "0", "--bits", "4,x"], "--bits are numbers"),
         (["--penalty", "0", "--bits", "1,4"], "bit-widths are 2 to 16"),
+        (["--penalty", "0", "--bits", "4x8x8"], "--bits are numbers"),
+        (["--penalty", "0", "--bits", "8,4x32"], "bit-widths are 2 to 16"),
         (["--penalty", "0", "--width", "7"], "multiple of 3"),
         (["--penalty", "0", "--cells", "0"], "cells are 1 to 256"),
         (["--penalty", "0", "--quantizer", "hwgq", "--bits", "5,8"], "HWGQ has steps"),

@@ -13,6 +13,7 @@ from nas import export  # noqa: E402
 from nas.baselines import edges8, uniform  # noqa: E402
 from nas.spaces import build, network, space_of  # noqa: E402
 from quant.export import qcdq, qonnx, traced  # noqa: E402
+from rate.graph import count, fixed  # noqa: E402
 
 
 def trained(name: str, bits: int, quantizer: str = "lsq", **options: object) -> torch.nn.Module:
@@ -46,6 +47,24 @@ def test_onnx_runtime_computes_the_same(name: str, width: int, bits: int, bicubi
             found = session.run(None, {"x": x.numpy()})[0]
             # Norms between the layers are floating point, and may flip one as well.
             assert np.abs(found - expected).mean() < 1e-3 * expected.std()
+
+
+def test_bits_of_weights_and_activations_are_exported() -> None:
+    torch.manual_seed(0)
+    space = space_of("sr-basic", ((4, 8), (8, 4)), scale=2, width=6, cells=1)
+    net = network(edges8(build(space), space, "conv3", (4, 12))).eval()
+    x = torch.rand(1, 3, 16, 20)
+    with torch.no_grad():
+        net(x), (expected := net(x))
+        deployed = export.deployed(net)
+        made = qcdq(traced(deployed, x))
+        found = ort.InferenceSession(made.SerializeToString()).run(None, {"x": x.numpy()})[0]
+        assert np.abs(found - expected.numpy()).mean() < 0.02 * expected.std()
+    products = count(fixed(made, {"x": x.shape})).products
+    assert {(p.w_bits, p.a_bits) for p in products[1:]} == {(4, 12)} and (products[0].w_bits, products[0].a_bits) == (
+        8,
+        8,
+    )
 
 
 def test_qonnx_computes_the_same() -> None:

@@ -277,6 +277,30 @@ def test_baselines() -> None:
         greedy_bits(high, 1.0, (4, 8), cost.of, loss)
 
 
+@pytest.mark.parametrize("mode", ["noise", "fake"])
+def test_weights_and_activations_have_bits_of_their_own(mode: str) -> None:
+    space = space_of("sr-basic", ((4, 8), 8, 4), scale=2, width=6, cells=1)
+    model = build(space)
+    cost = CostModel(BITOPS, model, LOW)
+    both = {b: cost.of(uniform(model, space, "conv3", b)) for b in space.bits}
+    assert both[4] == 16 * both[8] / 64 and both[(4, 8)] == 32 * both[8] / 64
+    worth = CostModel(PARAM_BITS, model, LOW)
+    assert worth.of(uniform(model, space, "conv3", (4, 8))) == worth.of(uniform(model, space, "conv3", 4))
+    space.state.mode = mode
+    model.train()(torch.rand(2, 3, 16, 16)).square().mean().backward()
+    assert all(bool(m.logits.grad.any()) for m in positions(model).values())
+    found = Architecture.from_json(uniform(model, space, "conv3", (4, 8)).to_json())
+    assert set(found.choices.values()) == {Choice("conv3", 4, 8)}
+    layers = [m for m in network(found).modules() if isinstance(m, QConv2d)]
+    assert all((m.of_weight[0].bits, m.of_input[0].bits) == (4, 8) for m in layers)
+
+    def loss(a: Architecture) -> float:
+        return sum(c.a_bits == 4 for c in a.choices.values())
+
+    down = greedy_bits(uniform(model, space, "conv3", 8), 0.6 * both[8], space.bits, cost.of, loss)
+    assert {c.bits for c in down.choices.values()} == {8, (4, 8)}
+
+
 def test_a_space_of_ones_own() -> None:
     """As the documentation shows: an ordinary module that asks for its layers."""
 
@@ -334,7 +358,7 @@ def test_tied_positions_have_the_same_candidates() -> None:
             space.choice("c", 4, 4, **{"ops": ("conv1", "conv3"), "tie": "t", **wrong})
     with pytest.raises(ValueError, match="not tied"):
         space.choice("t", 4, 4, ("conv1", "conv3"))
-    for bits in ((), (8, 8), (0, 8), (4.0,), (17,)):
+    for bits in ((), (8, 8), (0, 8), (4.0,), (17,), ((8, 8), 8), ((4, 32),), ((4, 8, 8),), ((4, 1),)):
         with pytest.raises(ValueError, match="bit-widths"):
             SearchSpace(bits=bits)
     with pytest.raises(ValueError, match="operations"):

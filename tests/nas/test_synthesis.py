@@ -52,7 +52,7 @@ def test_search_train_eval(tiny_bundle: Path, photo: NDArray, tmp_path: Path, ca
         Image.fromarray(photo[i * 30 : i * 30 + 140, i * 30 : i * 30 + 150]).save(photos / f"{i}.png")
     run, net = tmp_path / "run", tmp_path / "net"
     work = ["--data", str(photos), "--steps", "2", "--batch", "2", "--model", str(tiny_bundle)]
-    options = ["search", *work, "--out", str(run), "--epochs", "2", "--penalty", "1"]
+    options = ["search", *work, "--out", str(run), "--epochs", "2", "--penalty", "1", "--bits", "4,4x8,8"]
     assert synthesis.main(options) == 0 and synthesis.main(options) == 0
     said = capsys.readouterr().out
     assert said.count("bit operations a pixel") == 2 and "sixteenth0" in said and "last" in said
