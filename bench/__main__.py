@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import signal
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.errors import CodecError
+from rate.options import Parser
 
 from .report import write
 
@@ -45,7 +45,7 @@ def module(suite: str) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, run one suite, write its JSON. Exit status 1 with one line on stderr where data or a codec is missing."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Run one suite of measurements.")
+    parser = Parser(prog="python -m bench", description="Run one suite of measurements.")
     suites = parser.add_subparsers(dest="suite", required=True, metavar="NAME")
     for name, summary in SUITES.items():
         suite = suites.add_parser(name, help=summary, description=summary)

@@ -6,7 +6,6 @@ Leaves the files and side-by-side.png in demo/ and prints a table.
 
 from __future__ import annotations
 
-import argparse
 import io
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from codec.compare import HEADER, PEERS, Absent, Point, at_psnr, line, of_size
 from rate import bits_per_pixel, psnr
+from rate.options import Parser
 
 CAPTION = 34  # pixels of height
 ZOOM = 3
@@ -121,7 +121,7 @@ def demo(original: Path, folder: Path, quality: float) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo. Exit status 1 with one line on stderr where something is missing or fails."""
-    parser = argparse.ArgumentParser(prog="python -m bench.demo", description="One photograph through our codec.")
+    parser = Parser(prog="python -m bench.demo", description="One photograph through our codec.")
     parser.add_argument("-q", "--quality", type=float, default=50, help="0..100 [50]")
     parser.add_argument("--picture", metavar="FILE", type=Path, help="another photograph")
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("demo"), help="where the files go [demo]")

@@ -6,12 +6,13 @@ status 1 where the README does not say what the results say.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from rate.options import Parser
 
 ROOT = Path(__file__).parent.parent
 NAMES = {
@@ -343,7 +344,7 @@ def updated(text: str, marker: str, content: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write or check the table. Exit status 1 with one line on stderr where something is missing or out of date."""
-    parser = argparse.ArgumentParser(prog="python -m bench.readme", description="The README's tables.")
+    parser = Parser(prog="python -m bench.readme", description="The README's tables.")
     parser.add_argument("--check", action="store_true", help="change nothing; fail where the README is out of date")
     parser.add_argument("--results", metavar="DIR", type=Path, default=ROOT / "results")
     parser.add_argument("--readme", metavar="FILE", type=Path, default=ROOT / "README.md")

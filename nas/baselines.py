@@ -24,6 +24,7 @@ from nas.space import Architecture, Choice, SearchSpace, positions, random_archi
 from nas.spaces import build, space_of
 from quant.training import replace
 from rate.cost import BITOPS
+from rate.options import Parser
 
 
 def uniform(model: nn.Module, space: SearchSpace, op: str, bits: Bits) -> Architecture:
@@ -90,9 +91,7 @@ def greedy_bits(
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    p = argparse.ArgumentParser(
-        prog="python -m nas.baselines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = Parser(prog="python -m nas.baselines", description=__doc__)
     add_space(p)
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of architectures; made if absent")
     p.add_argument("--op", default="conv3", metavar="OP", help="of the uniform ones and the hand rule [conv3]")

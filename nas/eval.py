@@ -25,6 +25,7 @@ from nas.space import Architecture
 from nas.train import built
 from quant.training import replace
 from rate.cost import BITOPS
+from rate.options import Parser
 
 
 def load(folder: Path) -> tuple[torch.nn.Module, Architecture]:
@@ -83,9 +84,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 2 for what was asked."""
-    p = argparse.ArgumentParser(
-        prog="python -m nas.eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = Parser(prog="python -m nas.eval", description=__doc__)
     p.add_argument("networks", type=Path, nargs="+", metavar="NET/seed-N")
     p.add_argument("--pictures", type=Path, required=True, metavar="FOLDER")
     p.add_argument("--json", type=Path, metavar="FILE")

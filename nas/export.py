@@ -26,6 +26,7 @@ from nas.runs import check_outputs, ended
 from quant.export import qcdq, qonnx, traced
 from quant.freeze import Dequantize, Quantize
 from quant.training import replace
+from rate.options import Parser
 
 FREE = (0, 2, 3)  # batch, height, width
 
@@ -80,9 +81,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 2 for what was asked."""
-    p = argparse.ArgumentParser(
-        prog="python -m nas.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = Parser(prog="python -m nas.export", description=__doc__)
     p.add_argument("network", type=Path, metavar="NET/seed-N")
     p.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX, as QCDQ")
     p.add_argument("--qonnx", type=Path, metavar="FILE", help="the same as QONNX")

@@ -40,6 +40,7 @@ from nas.space import checked
 from nas.spaces import BUILDERS, build, space_of
 from quant.training import replace
 from rate.cost import BITOPS
+from rate.options import Parser
 
 INPUT = (1, 3, 32, 32)
 
@@ -59,9 +60,7 @@ def add_space(p: argparse.ArgumentParser) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    p = argparse.ArgumentParser(
-        prog="python -m nas.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = Parser(prog="python -m nas.search", description=__doc__)
     add_space(p)
     p.add_argument("--data", type=Path, required=True, metavar="PHOTOS", help="8 or more, sides of crop times scale")
     p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder; made if absent")

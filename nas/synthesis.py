@@ -52,6 +52,7 @@ from quant.export import export_onnx, qcdq
 from quant.training import replace
 from rate import psnr
 from rate.cost import BITOPS, MACS
+from rate.options import Parser
 
 SIDE = 128  # of crops
 
@@ -258,9 +259,7 @@ def _pair(teacher: Teacher, model: Synthesis, path: Path, qp: int) -> tuple[floa
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    p = argparse.ArgumentParser(
-        prog="python -m nas.synthesis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = Parser(prog="python -m nas.synthesis", description=__doc__)
     does = p.add_subparsers(dest="do", required=True)
     s, t, e, x = (does.add_parser(n) for n in ("search", "train", "eval", "export"))
     for q in (s, t):

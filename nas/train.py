@@ -27,6 +27,7 @@ from nas.spaces import network
 from nas.training import Plan, Training
 from quant.training import replace
 from rate.cost import BITOPS
+from rate.options import Parser
 
 LIMITS = {
     "epochs": (1, 100_000), "steps": (1, 1_000_000), "batch": (1, 4096), "crop": (16, 1024), "seeds": (1, 1000),
@@ -36,9 +37,7 @@ LIMITS = {
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    p = argparse.ArgumentParser(
-        prog="python -m nas.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = Parser(prog="python -m nas.train", description=__doc__)
     p.add_argument("architecture", type=Path, metavar="ARCH.json")
     p.add_argument("--data", type=Path, required=True, metavar="PHOTOS")
     p.add_argument("--out", type=Path, required=True, metavar="NET", help="folder; made if absent")

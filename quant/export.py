@@ -12,7 +12,6 @@ which are floating point.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -31,6 +30,7 @@ from quant.config import ShiftQuantConfig
 from quant.freeze import Frozen, freeze
 from quant.networks import CONTEXT, NETWORKS
 from rate import entropy_bits
+from rate.options import Parser
 
 OPSET = 21  # the first with 4-bit integers
 
@@ -228,9 +228,7 @@ def load(folder: Path, source: str | None) -> tuple[training.Options, data.Examp
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 2 for what was asked."""
-    p = argparse.ArgumentParser(
-        prog="python -m quant.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = Parser(prog="python -m quant.export", description=__doc__)
     p.add_argument("run", type=Path, metavar="RUN/seed-N", help="folder that quant.train filled")
     p.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX, as QCDQ")
     p.add_argument("--qonnx", type=Path, metavar="FILE", help="the same as QONNX")

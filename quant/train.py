@@ -29,13 +29,12 @@ from quant import data
 from quant.config import NORMS, ROUNDINGS, SCHEMES, ShiftQuantConfig, most_groups
 from quant.networks import NETWORKS
 from quant.training import Options, Run, replace
+from rate.options import Parser
 
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    p = argparse.ArgumentParser(
-        prog="python -m quant.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = Parser(prog="python -m quant.train", description=__doc__)
     p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder; made if absent")
     p.add_argument("--data", required=True, metavar="KIND:FOLDER")
     p.add_argument("--model", choices=sorted(NETWORKS), required=True)

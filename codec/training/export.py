@@ -9,7 +9,6 @@ a later training needs beyond the bundle.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from codec.network import NARROW
 from codec.ops.onnx import OnnxOps, Value
 from codec.training import weights
 from codec.training.train import SKIP
+from rate.options import Parser
 
 FLOAT_SUM = 1 << 24  # integers below this are exact in float32
 
@@ -149,9 +149,7 @@ def write(model: MLICv2, path: Path) -> dict[str, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="codec export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="codec export", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("out", type=Path, help="the bundle to write, NAME.safetensors")
     args = parser.parse_args(argv)

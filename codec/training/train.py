@@ -44,6 +44,7 @@ from codec.training.revive import revive
 from codec.training.run import CHECKPOINT, Run, config_of
 from codec.training.schedule import LEARNING_RATE, Step
 from codec.training.step import Gradients
+from rate.options import Parser
 
 SKIP = 4  # scale indexes below this (deviation under 0.165 steps) are not coded
 
@@ -75,9 +76,7 @@ def update(run: Run, photos: Photos, now: Step) -> tuple[float, Tensor, Tensor]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="codec train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="codec train", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of the run; made if absent, resumed if it has a checkpoint")
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures or tar archives of pictures")
     length = parser.add_mutually_exclusive_group(required=True)

@@ -1,0 +1,17 @@
+"""The command lines of this project's programs, but for those of `codec` itself, which are click's."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose description keeps its lines, and which says what is wrong in one line, as `codec` does."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **({"formatter_class": argparse.RawDescriptionHelpFormatter} | options))
+
+    def error(self, message: str) -> NoReturn:
+        """Exit status 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see `{self.prog} --help`)\n")
