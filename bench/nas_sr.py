@@ -50,7 +50,10 @@ def command(main: Any, arguments: list[str]) -> None:
     print(" ".join(arguments), file=sys.stderr)
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
-        status = main(arguments)
+        try:
+            status = main(arguments)
+        except SystemExit as wrong:  # of options
+            status = wrong.code
     if status == 130:
         raise KeyboardInterrupt
     if status:

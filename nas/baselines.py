@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from nas.cost import CostModel
-from nas.quantizers import Bits, pair, said, work
+from nas.quantizers import Bits, pair, said
 from nas.runs import ended, number
 from nas.search import INPUT, add_space, bits_of, check, options_of
 from nas.space import Architecture, Choice, SearchSpace, positions, random_architecture
@@ -62,6 +62,16 @@ def random_search(
     raise ValueError(f"{tries} random architectures hold {len(found)} that cost {low:g} to {high:g}, not {count}")
 
 
+def _next_lower(bits: tuple[Bits, ...], now: Bits) -> list[Bits]:
+    """Those with none between: of pairs there may be several."""
+
+    def within(a: Bits, b: Bits) -> bool:
+        return a != b and all(x <= y for x, y in zip(pair(a), pair(b), strict=True))
+
+    lower = [b for b in bits if within(b, now)]
+    return [b for b in lower if not any(within(b, other) for other in lower)]
+
+
 def greedy_bits(
     start: Architecture, budget: float, bits: tuple[Bits, ...], cost: Callable[[Architecture], float],
     loss: Callable[[Architecture], float],
@@ -74,15 +84,13 @@ def greedy_bits(
         best: tuple[float, Architecture] | None = None
         before = loss(now), cost(now)
         for name, choice in now.choices.items():
-            lower = [b for b in bits if work(b) < work(choice.bits)]
-            if not lower:
-                continue
-            changed = {**now.choices, name: Choice(choice.op, *pair(max(lower, key=work)))}
-            tried = Architecture(changed, now.space, now.options)
-            saved = before[1] - cost(tried)
-            worth = (loss(tried) - before[0]) / max(saved, 1e-12)
-            if best is None or worth < best[0]:
-                best = worth, tried
+            for lower in _next_lower(bits, choice.bits):
+                changed = {**now.choices, name: Choice(choice.op, *pair(lower))}
+                tried = Architecture(changed, now.space, now.options)
+                saved = before[1] - cost(tried)
+                worth = (loss(tried) - before[0]) / max(saved, 1e-12)
+                if best is None or worth < best[0]:
+                    best = worth, tried
         if best is None:
             raise ValueError(f"the fewest bits cost {cost(now):g}, more than {budget:g}")
         now = best[1]

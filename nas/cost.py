@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.layers import ADQ, QConv2d
 from nas.quantizers import HWGQ, LSQ, said
-from nas.space import Architecture, Choice, MixedOp
+from nas.space import Architecture, MixedOp
 from rate.cost import Layer, Measure
 
 Size = tuple[int, int]
@@ -151,8 +151,9 @@ class CostModel:
         """Of an architecture of the space that the model searches."""
 
         def which(m: MixedOp) -> tuple[int, int]:
-            chosen = architecture.choices.get(m.position, Choice("nothing", 0, 0))
-            names = [o.name for o in m.ops]
+            chosen, names = architecture.choices.get(m.position), [o.name for o in m.ops]
+            if chosen is None:
+                raise ValueError(f"the architecture has no choice for {m.position}")
             if chosen.op not in names or chosen.bits not in m.bits:
                 raise ValueError(f"{m.position} has no choice of {chosen.op} at {said(chosen.bits)} bits")
             return names.index(chosen.op), m.bits.index(chosen.bits)

@@ -28,22 +28,24 @@ class Frozen:
 
     def packed(self) -> bytes:
         """The levels, `bits` bits each, in two's complement and most significant first."""
-        flat = self.levels.astype(np.int16).ravel() & ((1 << self.bits) - 1)
-        return np.packbits((flat[:, None] >> np.arange(self.bits - 1, -1, -1)) & 1).tobytes()
+        return np.packbits(
+            (self.levels.reshape(-1, 1).astype(np.int16) >> np.arange(self.bits - 1, -1, -1)) & 1
+        ).tobytes()
 
     def entropy(self) -> float:
         """Bits of all levels under their own distribution."""
         return entropy_bits(np.unique(self.levels, return_counts=True)[1])
 
 
-def unpack(data: bytes, shape: tuple[int, ...], bits: int) -> NDArray[np.int8]:
+def unpack(data: bytes, shape: tuple[int, ...], bits: int) -> NDArray[np.int8] | NDArray[np.int16]:
     """What `packed` made of levels of this shape. Raises ValueError where the length is another."""
     count = int(np.prod(shape))
     if len(data) != -(-count * bits // 8):
         raise ValueError(f"{len(data)} bytes are not {count} levels of {bits} bits")
-    flat = np.unpackbits(np.frombuffer(data, np.uint8))[: count * bits].reshape(count, bits).astype(np.int16)
-    value = flat @ (1 << np.arange(bits - 1, -1, -1, dtype=np.int16))
-    return np.where(value >= 1 << (bits - 1), value - (1 << bits), value).astype(np.int8).reshape(shape)
+    flat = np.unpackbits(np.frombuffer(data, np.uint8))[: count * bits].reshape(count, bits).astype(np.int32)
+    value = flat @ (1 << np.arange(bits - 1, -1, -1, dtype=np.int32))
+    signed = np.where(value >= 1 << (bits - 1), value - (1 << bits), value).reshape(shape)
+    return signed.astype(np.int8) if bits <= 8 else signed.astype(np.int16)
 
 
 def freeze(model: nn.Module) -> dict[str, Frozen]:

@@ -48,7 +48,8 @@ class QConv2d(nn.Module):
 
     balanced: where channels of x differ by orders, one step for all leaves little of the small ones. So each is divided
     by a number of its own before it is rounded, and the weights that meet it are multiplied by it before they are: the
-    product stays what it was (SmoothQuant, arXiv 2211.10438). The numbers are fitted to the first x that is rounded.
+    product stays what it was (SmoothQuant, arXiv 2211.10438). The numbers are fitted to the first x that is rounded or
+    gets noise.
     """
 
     def __init__(

@@ -100,13 +100,12 @@ LIMITS = {
 
 def bits_of(text: str) -> tuple[Bits, ...]:
     """2,4,4x8,8, by the bit operations that they take. Raises ValueError."""
-    try:
-        given = [tuple(int(n) for n in b.split("x", 1)) for b in text.split(",")]
-    except ValueError as error:
+    given = [b.strip().split("x") for b in text.split(",")]
+    if not all(len(b) <= 2 and all(n.isdecimal() for n in b) for b in given):
         raise ValueError(
             f"--bits are numbers from 2 to 16, or 32 for none, or pairs as 4x8, with commas between, not {text!r}"
-        ) from error
-    found: set[Bits] = set(checked(tuple(b[0] if len(b) == 1 else (b[0], b[1]) for b in given)))
+        )
+    found: set[Bits] = set(checked(tuple(int(b[0]) if len(b) == 1 else (int(b[0]), int(b[1])) for b in given)))
     return tuple(sorted(found, key=lambda b: (work(b), said(b))))
 
 
@@ -180,11 +179,8 @@ def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
     lines = [f"{folder.path / 'arch.json'}: {cost.decided() / 1e9:.3f} GBitOps{over if too_much else ''}"]
     for r in report:
         mark = "" if r["decided"] else "  undecided"
-        chosen = r["choice"]
-        width = said(chosen.bits)
-        lines.append(
-            f"  {r['position']:14} {chosen.op:10} {width:>2} bit  p {r['p']:.2f}  {100 * r['share']:4.1f} %{mark}"
-        )
+        op, width = r["choice"].op, said(r["choice"].bits)
+        lines.append(f"  {r['position']:14} {op:10} {width:>3} bit  p {r['p']:.2f}  {100 * r['share']:4.1f} %{mark}")
     return "\n".join(lines)
 
 

@@ -108,7 +108,7 @@ class Architecture:
                 raise ValueError(f"this architecture has version {made['version']}, known is {VERSION}")
             choices = {n: Choice(str(op), w, a) for n, (op, w, a) in made["choices"].items()}
             for choice in choices.values():
-                checked((choice.bits,))
+                checked((choice.w_bits, choice.a_bits, choice.bits))
             return cls(choices, str(made["space"]), dict(made["options"]))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"no architecture: {error!r}") from error
@@ -129,7 +129,8 @@ class Architecture:
 
 
 class Op(nn.Module):
-    """An operation by name: convolutions in series, each with its own quantizers."""
+    """An operation by name: convolutions in series, each with its own quantizers, none balanced: what candidates of a
+    position hear is one."""
 
     def __init__(self, op: str, inputs: int, outputs: int, bits: tuple[Bits, ...], **options: Any):
         super().__init__()
@@ -269,10 +270,10 @@ class SearchSpace:
         self, inputs: int, outputs: int, kernel: int, bits: Bits = 8, signed: bool = False, stride: int = 1,
         padded: bool = True, bias: bool = False, balanced: bool = False,
     ) -> QConv2d:  # fmt: skip
-        """A quantized layer that is not searched."""
+        """A quantized layer that is not searched. bits: one width, of which a pair is (weights, activations)."""
         return QConv2d(
-            inputs, outputs, (kernel, kernel), 1, (bits,), self.state, signed, self.quantizer, stride, padded, bias,
-            balanced,
+            inputs, outputs, (kernel, kernel), 1, checked((bits,)), self.state, signed, self.quantizer, stride, padded,
+            bias, balanced,
         )  # fmt: skip
 
 

@@ -121,6 +121,8 @@ def made(teacher: Teacher, space: SearchSpace, architecture: Architecture | None
         architecture.space != space.name or any(c.op not in OWN for c in architecture.choices.values())
     ):
         raise ValueError(f"this architecture is of {architecture.space or 'another space'}, not of {space.name}")
+    if architecture and architecture.options != space.options:
+        raise ValueError(f"this architecture is of another version of {space.name}: search it again")
     with space.using(architecture):
         model = Synthesis(space, teacher.bundle.config)
     load(model, teacher.bundle)
@@ -137,7 +139,8 @@ def search(args: argparse.Namespace) -> None:
     searcher = Searcher(
         model, space, cost, Penalty(args.penalty), plan, args.steps, seed=args.seed, loss=relative_error
     )
-    config = {"plan": vars(plan), "penalty": args.penalty, "bits": space.bits, "steps": args.steps, "batch": args.batch,
+    config = {"plan": vars(plan), "penalty": args.penalty, "bits": space.bits, "options": space.options,
+              "steps": args.steps, "batch": args.batch,
               "seed": args.seed, "data": str(args.data), "synthesis": teacher.bundle.synthesis_id.hex()}  # fmt: skip
     pictures, folder = photographs(args.data, SIDE), Folder(args.out, config)
     folder.load(searcher)

@@ -44,11 +44,11 @@ REAL = Numbers()
 
 
 def of_array(a: NDArray[Any]) -> Numbers:
-    """Of a constant: by its type where that has up to 16 bits, by its values else."""
+    """Of a constant: by its type where that is of reals of 16 bits or integers of up to 8, by its values else."""
     kind = str(a.dtype)
     if kind in ("float16", "bfloat16"):
         return Numbers(codes=16)
-    if kind in ("int4", "uint4", "int8", "uint8", "int16", "uint16"):
+    if kind in ("int4", "uint4", "int8", "uint8"):
         return of_type(int(kind.lstrip("uint")), not kind.startswith("u"))
     if not a.size or a.dtype.kind not in "fiub" or not np.isfinite(a).all():
         return REAL

@@ -1,15 +1,15 @@
 """The synthesis transform of our codec as a space: every block of g_s has a choice of block and bit-width.
 
 (y_hat in steps, Psi, QPs) to a picture in -1..1: codec.network.g_s, whose trained weights `load` puts into every
-candidate that can take them. Not searched are the prediction of the latent residual, of 8 bits, upsampling and head, of
-12: the picture itself goes through these. With 8 bits everywhere 0.75 dB are lost at QP 48, with 12 there 0.11 (crops
-of photos, not trained). (Our choice throughout.)
+candidate that can take them. Not searched are the prediction of the latent residual, of which little is left in the
+picture, and upsampling and head, through which the picture itself goes: with 8 bits everywhere 0.75 dB are lost at QP
+48, with 12 at these two 0.11, with 10 for their weights and few for the prediction 0.13 (crops of photos, not trained).
+(Our choice throughout.)
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from nas.layers import QConv2d, State
 from nas.quantizers import Bits
 from nas.space import MixedOp, SearchSpace
 
-WIDE = 12  # bits of upsampling and head
+PREDICTION, ENDS = (4, 6), (10, 12)  # bits of weights and activations
 
 
 def _gated(u: Tensor, v: Tensor) -> Tensor:
@@ -81,11 +81,11 @@ class Synthesis(nn.Module):
         super().__init__()
         c, n = cfg.latents, cfg.width
         fixed = partial(space.fixed, kernel=1, signed=True, bias=True, balanced=True)
-        self.lrp = nn.ModuleList((fixed(cfg.features + c, c), fixed(c, c)))
+        self.lrp = nn.ModuleList(fixed(n, c, bits=PREDICTION) for n in (cfg.features + c, c))
         self.sixteenth = nn.ModuleList(space.choice(f"sixteenth{i}", c, c) for i in range(cfg.synthesis[0]))
-        self.up = fixed(c, 4 * n, bits=WIDE)
+        self.up = fixed(c, 4 * n, bits=ENDS)
         self.eighth = nn.ModuleList(space.choice(f"eighth{i}", n, n) for i in range(cfg.synthesis[1] - 1))
-        self.last, self.head = space.choice("last", n, n), fixed(n, 192, bits=WIDE)
+        self.last, self.head = space.choice("last", n, n), fixed(n, 192, bits=ENDS)
         self.reconstruct, self.gain = nn.Parameter(torch.ones(QPS, c)), nn.Parameter(torch.ones(QPS, n))
         self.register_buffer("deviation", torch.ones(c))
 
@@ -107,8 +107,9 @@ class Synthesis(nn.Module):
 rule(Synthesis, lambda *_: None)  # gains: elementwise, as norms are
 
 
-def synthesis_space(bits: tuple[Bits, ...] = (4, 8), ops: tuple[str, ...] = tuple(OWN), **options: Any) -> SearchSpace:
-    """A space whose operations are blocks of g_s."""
+def synthesis_space(bits: tuple[Bits, ...] = (4, 8), ops: tuple[str, ...] = tuple(OWN)) -> SearchSpace:
+    """A space whose operations are blocks of g_s; its options say what is not searched."""
+    options = {"prediction": list(PREDICTION), "ends": list(ENDS)}
     return SearchSpace(bits, ops, name="codec-synthesis", options=options, own=OWN)
 
 

@@ -125,7 +125,7 @@ def test_a_layer_is_noisy_while_it_trains_and_rounds_when_it_does_not() -> None:
     assert torch.allclose(conv(x, shares), alone(x), atol=1e-6)
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8, 9, 12, 16])
 def test_frozen_weights_take_the_bits_they_say(bits: int) -> None:
     torch.manual_seed(0)
     layer = SearchSpace(bits=(bits,)).fixed(3, 5, 3, bits)

@@ -41,8 +41,10 @@ def test_it_costs_what_the_shipped_synthesis_costs() -> None:
     example = torch.zeros(1, cfg.latents, 4, 4), torch.zeros(1, cfg.features, 4, 4), torch.zeros(1, dtype=torch.int64)
     macs = CostModel(MACS, model, example).decided()
     assert 18e3 < macs / 64**2 < 25e3
-    wide = cfg.latents * 4 * cfg.width * 4**2 + cfg.width * 192 * 8**2  # of 64x64: upsampling and head, of 12 bits
-    assert CostModel(BITOPS, model, example).decided() == 64 * (macs - wide) + 144 * wide
+    # Of 64x64 pixels: upsampling and head, of 10 and 12 bits; prediction of the latent residual, of 4 and 6.
+    ends = cfg.latents * 4 * cfg.width * 4**2 + cfg.width * 192 * 8**2
+    prediction = (cfg.features + 2 * cfg.latents) * cfg.latents * 4**2
+    assert CostModel(BITOPS, model, example).decided() == 64 * (macs - ends - prediction) + 120 * ends + 24 * prediction
 
 
 def test_search_train_eval(tiny_bundle: Path, photo: NDArray, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
