@@ -16,7 +16,7 @@ from .report import write
 
 SUITES = {
     "rd": "codecs against each other on your pictures: BD-rates, speed, a page to look at",
-    "all": "every table of the README again",
+    "all": "the README's tables of the codec's rates, times and coder again",
     "learning": "BD-rate of bundles from different moments of training",
     "process": "seconds and memory of codec encode and codec decode as whole processes",
     "big": "seconds and memory of pictures up to 100 megapixels, and what tiles cost",

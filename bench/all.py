@@ -1,4 +1,4 @@
-"""Suite `all`: every table of the README again, from pictures and a quiet machine.
+"""Suite `all`: the README's tables of the codec's rates, times and coder again, from pictures and a quiet machine.
 
     python -m bench all --data DIR
 

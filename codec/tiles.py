@@ -12,7 +12,7 @@ from math import ceil
 
 from codec.container import BLOCK, tiles
 
-HALO = BLOCK  # pixels; our choice: see docs/codec.md for what less and more does
+HALO = BLOCK  # pixels; our choice: see docs/format.md for what less and more does
 ONE_PIECE = 1 << 22  # pixels up to which a picture is coded whole unless asked otherwise (our choice)
 SIDE = 1024  # of larger pictures' tiles, about
 
