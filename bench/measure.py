@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from rate import METRICS, bits_per_pixel
+from rate import LOSSLESS, METRICS, bits_per_pixel
 
 Picture = Image.Image
-LOSSLESS = 100.0  # dB that equal pictures count as: averages must stay finite
 
 
 @dataclass(frozen=True)

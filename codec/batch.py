@@ -143,6 +143,7 @@ def run(
                 data = pair.source.read_bytes()
             except (OSError, MemoryError) as error:
                 unread.append(Done(pair, None, f"{pair.source}: {getattr(error, 'strerror', None) or _line(error)}"))
+                count(unread[-1])
             else:
                 yield pair, data
 
@@ -152,9 +153,7 @@ def run(
                 done = _written(pair, answer)
                 count(done)
             yield done
-    for done in unread:
-        count(done)
-        yield done
+    yield from unread
 
 
 def _written(pair: Pair, answer: Answer | Lost) -> Done:

@@ -32,6 +32,7 @@ from codec.config import Config
 from codec.errors import UnknownModel
 
 VERSION = "0"
+DRAWING = ("float/g_s/", "float/y/")  # arrays that draw the picture
 
 
 def identity(arrays: Mapping[str, NDArray], size: int) -> bytes:
@@ -52,14 +53,14 @@ class Bundle:
         self.path = Path(self.path)
         try:
             self.metadata = manifest.metadata(self.path)
-        except (ValueError, OSError) as error:
+            if self.metadata.get("mlic_bundle") != VERSION:
+                raise UnknownModel(f"{self.path} is not a model bundle of version {VERSION}")
+            self.config = Config.from_dict(json.loads(self.metadata["config"]))
+            self.entropy_id = bytes.fromhex(self.metadata["model_id"])
+            self.synthesis_id = bytes.fromhex(self.metadata["synthesis_id"])
+        except (AttributeError, KeyError, ValueError, OSError) as error:
             raise UnknownModel(f"{self.path} is not a model bundle: {error}") from error
-        if self.metadata.get("mlic_bundle") != VERSION:
-            raise UnknownModel(f"{self.path} is not a model bundle of version {VERSION}")
-        self.config = Config.from_dict(json.loads(self.metadata["config"]))
         self.name = self.config.name
-        self.entropy_id = bytes.fromhex(self.metadata["model_id"])
-        self.synthesis_id = bytes.fromhex(self.metadata["synthesis_id"])
 
     @property
     def synthesis_is_a_graph(self) -> bool:
@@ -68,14 +69,22 @@ class Bundle:
 
     @cached_property
     def arrays(self) -> dict[str, NDArray]:
-        """All arrays; raises UnknownModel if the integer part is not what the file's id promises."""
+        """All arrays; raises UnknownModel if they are not what the file's ids promise."""
         try:
             arrays = load_file(self.path)
         except SafetensorError as error:
             raise UnknownModel(f"{self.path} is damaged: {error}") from error
         if identity({n: a for n, a in arrays.items() if n.startswith("integer/")}, 4) != self.entropy_id:
             raise UnknownModel(f"{self.path} is damaged: its contents do not match its model id")
+        if identity(self._drawing(arrays), 2) != self.synthesis_id:
+            raise UnknownModel(f"{self.path} is damaged: its contents do not match its synthesis id")
         return arrays
+
+    def _drawing(self, arrays: dict[str, NDArray]) -> dict[str, NDArray]:
+        """What the synthesis id is of."""
+        if self.synthesis_is_a_graph:
+            return {"graph": arrays["graph/synthesis"]} if "graph/synthesis" in arrays else {}
+        return {n: a for n, a in arrays.items() if n.startswith(DRAWING)}
 
     def part(self, prefix: str) -> dict[str, NDArray]:
         """Arrays of a part, their names without it."""

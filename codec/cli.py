@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report(error: Exception) -> int:
     """One line on stderr for any failure; returns the exit code."""
-    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click before 8.2 has none
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         _say(str(error))
         return 2
     if isinstance(error, click.UsageError):

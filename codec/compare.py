@@ -22,9 +22,8 @@ from PIL import Image, features
 import codec
 from codec import picture
 from codec.bundle import find
-from rate import bits_per_pixel, psnr
+from rate import LOSSLESS, bits_per_pixel, psnr
 
-LOSSLESS = 100.0  # dB that equal pictures count as: JSON has no infinity
 SLOPE = 0.2  # dB per quality step, roughly, of all three peers
 HEADER = f"{'codec':<12}{'bytes':>9}{'bpp':>8}{'PSNR dB':>9}{'enc s':>9}{'dec s':>9}{'than ours':>12}"
 

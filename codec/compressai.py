@@ -53,8 +53,8 @@ def model_class(options: Options) -> Any:
             super().__init__(chosen)
 
         @classmethod
-        def from_state_dict(cls, state: dict[str, Tensor], options: Options | None = None) -> MLIC:
-            return super().from_state_dict(state, options or cls().options)
+        def from_state_dict(cls, state: dict[str, Tensor], options: Options | None = options) -> MLIC:
+            return super().from_state_dict(state, options)
 
     Network.__name__ = Network.__qualname__ = options.name
     return Network

@@ -18,7 +18,7 @@ def rate_lambda(qp: float) -> float:
 
 @dataclass(frozen=True)
 class Config:
-    """Widths and depths. All fields are channel or block counts."""
+    """Widths and depths: numbers of channels and of blocks, but for name and version."""
 
     name: str
     version: int = 0
@@ -44,8 +44,12 @@ class Config:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Config:
-        typed: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        return cls(**typed)
+        """Raises ValueError for what is no configuration of these networks."""
+        try:
+            typed: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+            return cls(**typed)
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"not a configuration of this codec's networks: {error}") from error
 
 
 CONFIGS = {

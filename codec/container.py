@@ -220,9 +220,15 @@ def peek(data: bytes) -> tuple[Container, bool]:
 def head(stream: IO[bytes]) -> Container:
     """What comes before the payload, of a file open at its begin; raises as `peek` does."""
     data = stream.read(HEADER_BYTES + _BOXES.size)
-    if len(data) == HEADER_BYTES + _BOXES.size and data[9] & _EXTENDED:
-        data += stream.read(_BOXES.unpack_from(data, HEADER_BYTES)[0])
-    return peek(data)[0]
+    found = peek(data)[0]
+    if len(data) < HEADER_BYTES + _BOXES.size or not data[9] & _EXTENDED:
+        return found
+    left = _BOXES.unpack_from(data, HEADER_BYTES)[0]
+    parts = [data]
+    while left and (part := stream.read(min(left, 1 << 20))):  # not more memory than the file has bytes
+        parts.append(part)
+        left -= len(part)
+    return peek(b"".join(parts))[0]
 
 
 def _boxes(rest: memoryview) -> tuple[dict[str, bytes], bytes | None]:

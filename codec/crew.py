@@ -124,7 +124,7 @@ class _Worker(Generic[Item, Answer]):
     def give(self, task: tuple[Item, bytes]) -> None:
         """To be called when there is no other task."""
         self.task = task
-        with contextlib.suppress(ConnectionError):  # it died while it had nothing to do: `answer` finds out
+        with contextlib.suppress(ConnectionError):  # it died while it had nothing to do: `take` finds out
             self.line.send_bytes(task[1])
 
     def take(self) -> tuple[tuple[Item, bytes], Answer | None]:

@@ -17,7 +17,7 @@ import rate
 from codec import picture
 from codec.bundle import Bundle
 from codec.errors import BadInput, CodecError
-from rate import bits_per_pixel, ms_ssim, psnr
+from rate import LOSSLESS, bits_per_pixel, ms_ssim, psnr
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def measure(source: picture.Picture, qp: int, similarity: bool, **options: Any) 
     decoded = np.asarray(codec.decode_picture(data, **options).shallow().image().convert("RGB"))
     height, width = source.rgb.shape[:2]
     alike = ms_ssim(source.rgb, decoded) if similarity and min(height, width) > 160 else None
-    return Point(len(data), bits_per_pixel(len(data), width, height), psnr(source.rgb, decoded), alike)
+    return Point(len(data), bits_per_pixel(len(data), width, height), min(psnr(source.rgb, decoded), LOSSLESS), alike)
 
 
 def evaluate(

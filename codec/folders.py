@@ -91,7 +91,7 @@ def plan(source: Path, out: Path, suffix: str, wanted: Callable[[str], bool], fo
                 facts = pair[0].stat()
                 if not stat.S_ISREG(facts.st_mode):  # a pipe would be waited for
                     found.others += 1
-                elif not force and pair[1].exists() and pair[1].stat().st_mtime_ns >= facts.st_mtime_ns:
+                elif not force and pair[1].is_file() and pair[1].stat().st_mtime_ns >= facts.st_mtime_ns:
                     found.fresh += 1
                 else:
                     found.pairs.append(Pair(*pair, facts.st_size))

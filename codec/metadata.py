@@ -17,6 +17,7 @@ BOXES = {"icc": "iccp", "exif": "exif", "xmp": "xmp_"}  # our names -> those of 
 MAX_BYTES = 1 << 26  # of one kind
 PREFIX = b"Exif\0\0"  # of EXIF in a JPEG, no part of it elsewhere
 _ORIENTATION = 0x0112
+_WHOLE = {3: "H", 4: "I"}  # TIFF's types of whole numbers
 _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>)\s*)[2-8]""")
 
 
@@ -83,6 +84,10 @@ def _upright_exif(exif: bytes) -> bytes:
     if at + 2 > len(exif):
         return exif
     for entry in range(at + 2, at + 2 + 12 * struct.unpack_from(order + "H", exif, at)[0], 12):
-        if entry + 12 <= len(exif) and struct.unpack_from(order + "HHI", exif, entry) == (_ORIENTATION, 3, 1):
-            return exif[: entry + 8] + struct.pack(order + "H", 1) + exif[entry + 10 :]
+        if entry + 12 > len(exif):
+            break
+        tag, kind, count = struct.unpack_from(order + "HHI", exif, entry)
+        if tag == _ORIENTATION and kind in _WHOLE and count == 1:
+            one = struct.pack(order + _WHOLE[kind], 1)
+            return exif[: entry + 8] + one + exif[entry + 8 + len(one) :]
     return exif

@@ -57,7 +57,7 @@ class Picture:
         """With 8 bits per sample."""
         if self.rgb.dtype == np.uint8:
             return self
-        return replace(self, rgb=np.rint(self.rgb / 257).astype(np.uint8))
+        return replace(self, rgb=_shallow(self.rgb))
 
     def image(self) -> Image.Image:
         """A Pillow image: L, LA, RGB or RGBA; I;16 for deep grey, while other deep ones are rounded to 8 bits.
@@ -144,6 +144,7 @@ def _from_image(image: Image.Image, head: bytes = b"") -> Picture:
     deep = _is_deep(image, head) or image.mode.startswith("I")
     grey = image.mode in _GREY_MODES or image.mode.startswith("I") or _layout(image).startswith("LA;")
     frames = max(getattr(image, "n_frames", 1), len(image.info.get("sizes", ())))
+    turned = is_turned(image)  # of a TIFF Pillow says so only before it loads
     image.load()  # before the notes: PNG metadata may follow the pixels
     kept, notes = _beside_pixels(image)
     if frames > 1:
@@ -152,8 +153,10 @@ def _from_image(image: Image.Image, head: bytes = b"") -> Picture:
         notes.append("samples are reduced to 8 bits; decoding gives 16 again")
     if image.mode in _CONVERTED:
         notes.append(f"{_CONVERTED[image.mode]} colours are converted to RGB")
-    if _tags(image).get(_ORIENTATION, 1) in range(2, 9):
+    if is_turned(image):
+        turned = True
         image = ImageOps.exif_transpose(image)
+    if turned:
         kept = metadata.upright(kept)
     if image.mode in _CONVERTED:
         image = _to_srgb(image, kept.pop("icc", b""))
@@ -170,6 +173,7 @@ def _from_image(image: Image.Image, head: bytes = b"") -> Picture:
             rgb[rows] = _eight_bits(strip)
             if alpha is not None:
                 alpha[rows] = np.where(np.asarray(strip) == key, 0, 255)
+                rgb[rows] = fill(rgb[rows], alpha[rows])
         else:
             both = np.asarray(
                 strip.convert("RGBA")
@@ -189,7 +193,15 @@ def _eight_bits(strip: Image.Image) -> NDArray[np.uint8]:
     samples = np.asarray(strip).astype(np.int64)
     if samples.min() < 0 or samples.max() > 65535:
         raise BadInput("has samples outside of 0..65535: scale them to 16 bits first")
-    return np.rint(samples / 257).astype(np.uint8)[:, :, None]
+    return _shallow(samples)[:, :, None]
+
+
+def _shallow(samples: NDArray[Any]) -> NDArray[np.uint8]:
+    """Of 0..65535, a strip at a time: sample / 257 to the nearest."""
+    made = np.empty(samples.shape, np.uint8)
+    for top in range(0, len(samples), _STRIP):
+        made[top : top + _STRIP] = (samples[top : top + _STRIP].astype(np.uint32) + 128) // 257
+    return made
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -214,7 +226,7 @@ def _from_array(array: NDArray[Any]) -> Picture:
     check_size(array.shape[1], array.shape[0])
     deep = array.dtype == np.uint16
     if deep:
-        array = np.rint(array / 257).astype(np.uint8)
+        array = _shallow(array)
     if array.ndim == 2:
         return Picture(np.repeat(array[:, :, None], 3, axis=2), grey=True, deep=deep)
     alpha = np.ascontiguousarray(array[:, :, 3]) if array.shape[2] == 4 else None
@@ -261,6 +273,11 @@ def _tags(image: Image.Image) -> Image.Exif:
         return image.getexif()
     except Exception:  # which Pillow says in many ways
         return Image.Exif()
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether its EXIF says that what it shows is stored otherwise than upright."""
+    return _tags(image).get(_ORIENTATION, 1) in range(2, 9)
 
 
 def _described(tags: Image.Exif) -> bytes:

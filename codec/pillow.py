@@ -24,7 +24,7 @@ from PIL import Image, ImageFile
 import codec
 from codec import container, metadata
 from codec.errors import CodecError, NotMLIC
-from codec.picture import load
+from codec.picture import is_turned, load
 
 _KINDS = {"icc_profile": "icc", "exif": "exif", "xmp": "xmp"}
 
@@ -88,11 +88,11 @@ def _accept(prefix: bytes) -> bool:
 
 def _save(image: Image.Image, stream: IO[bytes], filename: str | bytes) -> None:
     options = dict(image.encoderinfo)
+    turned = is_turned(image)
     with _as_pillow_does():
         picture = load(image)
-    for name, kind in _KINDS.items():
-        if name in options:
-            picture.metadata[kind] = _bytes(options.pop(name))
+    given = {kind: _bytes(options.pop(name)) for name, kind in _KINDS.items() if name in options}
+    picture.metadata.update(metadata.upright(given) if turned else given)
     # As Pillow's other formats do, which ignore what they do not know.
     known = {name: value for name, value in options.items() if name in signature(codec.encode).parameters}
     with _as_pillow_does():

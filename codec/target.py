@@ -43,7 +43,7 @@ class Goal:
 
     def bytes(self, pixels: int) -> int:
         """What a file may have at most."""
-        return math.floor(self.value if self.kind == "size" else self.value * pixels / 8)
+        return math.floor(min(self.value if self.kind == "size" else self.value * pixels / 8, 1 << 62))
 
 
 def largest(measure: Callable[[int], float], limit: float, unit: str) -> int:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
-from codec.container import BLOCK, tiles
+from codec.container import BLOCK, MAX_PIECE, tiles
+from codec.errors import BadInput
 
-HALO = BLOCK  # pixels; our choice: see docs/format.md for what less and more does
+HALO = BLOCK  # pixels (our choice)
 ONE_PIECE = 1 << 22  # pixels up to which a picture is coded whole unless asked otherwise (our choice)
 SIDE = 1024  # of larger pictures' tiles, about
 
@@ -55,12 +56,15 @@ class Grid:
 
 def tile_for(width: int, height: int, side: int | None) -> tuple[int, int] | None:
     """Width and height of the tiles: about equal ones, of at most `side` pixels, rounded up to whole blocks (None:
-    decide, 0: none). Raises ValueError."""
+    decide, 0: none). Raises ValueError, BadInput."""
     if side is not None and (side < 0 or side != int(side)):
         raise ValueError(f"tile is {side}, not a whole number of pixels")
     if side is None:
         side = 0 if width * height <= ONE_PIECE else SIDE
     if side == 0 or (width <= side and height <= side):
-        return None
-    w, h = (BLOCK * ceil(length / ceil(length / side) / BLOCK) for length in (width, height))
-    return w, h
+        w, h = width, height
+    else:
+        w, h = (BLOCK * ceil(length / ceil(length / side) / BLOCK) for length in (width, height))
+    if w * h > MAX_PIECE:
+        raise BadInput(f"pieces of {w}x{h} pixels are too large, at most {MAX_PIECE:,} will do: make smaller tiles")
+    return None if (w, h) == (width, height) else (w, h)

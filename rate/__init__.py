@@ -9,9 +9,10 @@ from .complexity import macs, parameters
 from .cost import MEASURES, Layer, Measure
 from .data import Curve, DataMissing, data_dir, published_curve, read_curve
 from .entropy import bits_per_pixel, entropy_bits, gaussian_bits
-from .metrics import METRICS, ms_ssim, psnr, psnr_luma, psnr_y, ssimulacra2
+from .metrics import LOSSLESS, METRICS, ms_ssim, psnr, psnr_luma, psnr_y, ssimulacra2
 
 __all__ = [
+    "LOSSLESS",
     "MEASURES",
     "METRICS",
     "Comparison",

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LOSSLESS = 100.0  # dB that equal pictures count as: averages stay finite, and JSON has no infinity
+
 
 def _check(a: NDArray[Any], b: NDArray[Any]) -> None:
     if a.dtype != np.uint8 or b.dtype != np.uint8:

@@ -36,7 +36,7 @@ class Bytes(click.ParamType):
         found = re.fullmatch(r"([0-9]*\.?[0-9]+)([kKmM]?)[bB]?", str(value))
         if not found:
             self.fail(f"{value} is not a number of bytes like 1500, 200k or 1.5M", param, ctx)
-        return int(float(found[1]) * {"": 1, "k": 1000, "m": 1000000}[found[2].lower()])
+        return int(min(float(found[1]) * {"": 1, "k": 1000, "m": 1000000}[found[2].lower()], 1 << 62))
 
 
 class Region(click.ParamType):

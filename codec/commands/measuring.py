@@ -61,6 +61,7 @@ def evaluate(
 
     if target is not None:
         files.check_target(target)
+    allow_large_pictures()
     curves, similarity = suite.anchors(against, len(qps)), suite.knows_similarity()
     with click.progressbar(
         suite.pictures_in(folder), file=sys.stderr, hidden=quiet or not sys.stderr.isatty()

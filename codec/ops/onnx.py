@@ -39,11 +39,10 @@ class OnnxOps:
         self.used: dict[str, tuple[str, ...]] = {}
 
     # -- graph building ---------------------------------------------------------------------------------------------
-    def node(self, op: str, *inputs: str, channels: int = 0, outputs: int = 1, **attributes: Any) -> Value:
+    def node(self, op: str, *inputs: str, channels: int = 0, **attributes: Any) -> Value:
         name = f"v{len(self.nodes)}"
-        names = [name] if outputs == 1 else [f"{name}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
-        return Value(names[0], channels)
+        self.nodes.append(helper.make_node(op, list(inputs), [name], **attributes))
+        return Value(name, channels)
 
     def constant(self, values: Any, kind: int = TensorProto.FLOAT) -> str:
         flat = list(values) if isinstance(values, Sequence) else [values]

@@ -16,7 +16,7 @@ from cpp_ext import _layers
 class NativeRuntime(Walk):
     def __init__(self, bundle: Bundle, threads: int | None = None):
         """Raises BadInput if the variable MLIC_CPU names an instruction set that is not there."""
-        super().__init__(bundle)
+        super().__init__(bundle, threads)
         try:
             _layers.isa()
         except ValueError as error:

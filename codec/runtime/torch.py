@@ -49,7 +49,7 @@ class TorchRuntime(Walk):
     """device: "cpu", "cuda" or None for a GPU where there is one."""
 
     def __init__(self, bundle: Bundle, threads: int | None = None, device: str | None = None):
-        super().__init__(bundle)
+        super().__init__(bundle, threads)
         if threads:
             torch.set_num_threads(threads)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 must be float32

@@ -24,8 +24,8 @@ class Walk:
     entropy: Any
     transforms: Any
 
-    def __init__(self, bundle: Bundle):
-        self.bundle, self.cfg = bundle, bundle.config
+    def __init__(self, bundle: Bundle, threads: int | None = None):
+        self.bundle, self.cfg, self.threads = bundle, bundle.config, threads
         self.slices = len(self.cfg.slices)
 
     def enter(self, x: Floats, unit: int) -> Any:
@@ -48,7 +48,7 @@ class Walk:
         """Of a bundle whose synthesis is another network than codec.network's: what runs its graph."""
         from codec.runtime.onnx import OnnxRuntime
 
-        return OnnxRuntime(self.bundle)
+        return OnnxRuntime(self.bundle, self.threads)
 
     def synthesise(self, y_hat: Floats, psi: Floats, qp: int) -> Floats:
         if self.bundle.synthesis_is_a_graph:

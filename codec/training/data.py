@@ -35,7 +35,7 @@ def _decode(item: tuple[str, bytes]) -> tuple[str, np.ndarray | None]:
     name, data = item
     try:
         return name, np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, struct.error, ...
         print(f"skipped {name}: {error}", file=sys.stderr)
         return name, None
 

@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from codec import network, tables
-from codec.bundle import VERSION, identity
+from codec.bundle import DRAWING, VERSION, identity
 from codec.config import QPS, Config
 from codec.models.mlicv2 import MLICv2, qp_weights
 from codec.models.ops import row_exponents
@@ -133,7 +133,7 @@ def write(model: MLICv2, path: Path) -> dict[str, str]:
     """Write the bundle; returns its metadata."""
     integers = {f"integer/{n}": a for n, a in integer_part(model).items()}
     floats = {f"float/{n}": a for n, a in float_part(model).items()}
-    shown = {n: a for n, a in floats.items() if n.startswith(("float/g_s/", "float/y/"))}
+    shown = {n: a for n, a in floats.items() if n.startswith(DRAWING)}
     metadata = {
         "mlic_bundle": VERSION, "config": json.dumps(model.cfg.to_dict()),
         "model_id": identity(integers, 4).hex(), "synthesis_id": identity(shown, 2).hex(),

@@ -48,7 +48,7 @@ class Guard:
     @torch.no_grad()
     def back(self) -> None:
         """To the older copy, at half the rate."""
-        for t, kept in zip(self._state(), self.copies[0], strict=True):
+        for t, kept in zip(self._state(), self.copies[0], strict=False):  # before the first step optimizers have none
             t.copy_(kept)
         self.copies = self.copies[:1]
         self.run.counts["halvings"] += 1

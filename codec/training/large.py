@@ -110,6 +110,7 @@ class LargeRun(Checkpointed):
     def judge(self, pictures: list[NDArray[np.uint8]], size: int) -> list[dict[str, Any]]:
         """Rate and PSNR of the averaged weights, rounding as files do, on the middles of held-out pictures."""
         self.model.eval()
+        self.model.selecting = self.recipe.at(max(self.counts["steps"] - 1, 0))[0].learn != "codec"
         stage, found, device = Stage(1, size, 1, 1.0), [], next(iter(self.average.values())).device
         with self.averaged():
             for p in pictures[:HELD_OUT]:

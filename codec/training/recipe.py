@@ -77,9 +77,12 @@ class Recipe:
             raise ValueError(f"a recipe has version {VERSION}, this one {made.get('version')}")
         try:
             stages = tuple(Stage(**stage) for stage in fields.pop("stages"))
-            return cls(weight=float(fields.pop("lambda")), stages=stages, **fields)
+            made_of = cls(weight=float(fields.pop("lambda")), stages=stages, **fields)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a recipe: {error}") from error
+        if not stages:
+            raise ValueError("not a recipe: it has no stages")
+        return made_of
 
 
 def shipped() -> list[str]:

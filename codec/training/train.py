@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import math
 import signal
 import sys
 import time
@@ -32,6 +32,7 @@ from torch import Tensor
 from codec.config import CONFIGS, QPS, rate_lambda
 from codec.models.mlicv2 import MLICv2
 from codec.models.ops import Arithmetic, fast_precision, products
+from codec.runtime import cores
 from codec.training import distributed, large, schedule, weights
 from codec.training.captured import CLIP, Captured
 from codec.training.data import Photos, load_pictures, to_signal
@@ -87,19 +88,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pieces", type=int, metavar="N", help="take a recipe's batch in so many pieces")
     parser.add_argument("--model", choices=sorted(CONFIGS), help="[mlicv2-s]")
     parser.add_argument("--from", dest="start", type=Path, help="a run or released bundle whose weights to start from")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=cores(), metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=float, metavar="F", help="batches so many times as large as on a CPU")
-    parser.add_argument("--rate", type=float, default=LEARNING_RATE, metavar="R", help=f"of learning [{LEARNING_RATE}]")
+    parser.add_argument("--rate", type=float, metavar="R", help=f"of learning [{LEARNING_RATE}]")
     args = parser.parse_args(argv)
     of_recipes = {"--lambda": args.weight, "--pieces": args.pieces}
-    of_others = {"--model": args.model, "--batch": args.batch}
+    of_others = {"--model": args.model, "--batch": args.batch, "--rate": args.rate}
     if alien := [name for name, given in (of_others if args.config else of_recipes).items() if given is not None]:
         parser.error(f"{', '.join(alien)} {'does not go' if args.config else 'goes only'} with --config")
-    if args.pieces is not None and args.pieces < 1:
-        parser.error(f"--pieces is {args.pieces}, not at least 1")
-    args.model, args.batch, args.pieces = args.model or "mlicv2-s", args.batch or 1.0, args.pieces or 1
+    for name in ("hours", "release", "weight", "pieces", "threads", "batch", "rate"):
+        given = getattr(args, name)
+        if given is not None and not 0 < given < math.inf:
+            parser.error(f"--{'lambda' if name == 'weight' else name} is {given}, not above 0")
+    args.model, args.rate = args.model or "mlicv2-s", args.rate or LEARNING_RATE
+    args.batch, args.pieces = args.batch or 1.0, args.pieces or 1
     return args
 
 

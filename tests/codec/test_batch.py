@@ -56,6 +56,10 @@ def test_run_goes_on_after_failures(tmp_path: Path) -> None:
     assert "is the input itself" in done["e.png"].failure and (tmp_path / "in" / "e.png").read_bytes() == b"e.png"
     assert not done["f.png"].failure and (tmp_path / "out" / "f.mlic").read_bytes() == b"gnp.f"
     assert len(done) == 5
+    heard: list[batch.Done] = []
+    with contextlib.closing(batch.run(plan.pairs, turned, count=heard.append)) as results:  # and however early it ends
+        next(results)
+    assert "a.png: No such file" in heard[0].failure
 
 
 def test_a_full_disk_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

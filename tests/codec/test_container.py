@@ -1,5 +1,6 @@
 """The file format: golden bytes, what every kind of damage raises, and what the header costs."""
 
+import io
 import struct
 from binascii import crc_hqx, unhexlify
 from dataclasses import replace
@@ -19,6 +20,7 @@ from codec.container import (
     Container,
     Piece,
     check_size,
+    head,
     pack,
     peek,
     tiles,
@@ -304,6 +306,20 @@ def test_a_box_that_goes_beyond_its_end() -> None:
         data = forge(pack(KODAK)[:HEADER_BYTES] + rest, 9, b"\x0c")
         with pytest.raises(Corrupt, match="boxes"):
             unpack(forge(data, 25, struct.pack("<I", crc32(rest))))
+
+
+def test_a_header_that_claims_gigabytes_of_boxes_gets_what_is_there() -> None:
+    class Stream(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size is not None and 0 <= size <= 1 << 20
+            return super().read(size)
+
+    data = bytearray(pack(replace(KODAK, boxes={"exif": b"x" * 50})))
+    data[HEADER_BYTES : HEADER_BYTES + 4] = b"\xff\xff\xff\xff"
+    assert head(Stream(data)).width == KODAK.width
+    data[20] ^= 1
+    with pytest.raises(Corrupt, match="header is damaged"):
+        head(Stream(data))
 
 
 def test_a_picture_in_one_piece_is_not_large() -> None:

@@ -1,6 +1,7 @@
 """`codec evaluate`: real files, averages, a JSON that is a curve file, and one line for whatever is wrong."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,14 @@ def folder(tmp_path: Path, photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyP
     Image.fromarray(photo[200:270, 100:190]).save(pictures / "b.png")
     (pictures / "broken.png").write_bytes(b"\x89PNG, but no more")
     return pictures
+
+
+def test_an_exact_picture_is_a_number_in_json(folder: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codec.evaluate.psnr", lambda a, b: math.inf)
+    assert (
+        main(["evaluate", str(folder), "--qp", "9", "--model", str(tiny_bundle), "--quiet", "--json", "out.json"]) == 0
+    )
+    assert json.loads(Path("out.json").read_text())["psnr"] == [100.0]
 
 
 def test_measures_real_files(folder: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

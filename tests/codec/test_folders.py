@@ -66,6 +66,14 @@ def test_what_is_up_to_date_is_left_alone(tmp_path: Path) -> None:
     assert set(planned(root, out, force=True)) == {"new.png", "none.png", "old.png", "same.png"}
 
 
+def test_a_folder_in_the_place_of_a_file_does_not_pass_for_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"")
+    (tmp_path / "out" / "a.mlic").mkdir(parents=True)
+    found = folders.plan(tmp_path / "in", tmp_path / "out", ".mlic", folders.may_be_a_picture)
+    assert found.fresh == 0 and len(found.pairs) == 1
+
+
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     lay_out(tmp_path, "in/a.png", "file")
     for source, out, message in (("none", "out", "not there"), ("file", "out", "not a folder"),

@@ -52,6 +52,16 @@ def test_it_goes_back_to_the_older_copy_at_half_the_rate(
     assert "back to earlier weights" in capsys.readouterr().err
 
 
+def test_it_goes_back_to_what_was_before_the_first_step(watched: tuple) -> None:
+    run, watch = watched
+    steps(run, watch, SMALL, [1.0] * 30)
+    for o in run.optimizers:
+        for p in o.param_groups[0]["params"]:
+            o.state[p]["step"] = torch.zeros(())
+    steps(run, watch, SMALL, [9.0] * 40)
+    assert run.counts["halvings"] == 1
+
+
 def test_one_bad_step_or_larger_crops_are_no_reason(watched: tuple) -> None:
     run, watch = watched
     steps(run, watch, SMALL, [1.0] * 60 + [float("nan")] + [1.1] * 60 + [1e9] + [1.0] * 60)

@@ -138,6 +138,22 @@ def test_a_colour_key_of_16_bits() -> None:
     assert found.deep and found.grey and (found.alpha == np.where(samples == 40000, 0, 255)).all()
 
 
+def test_what_a_colour_key_hides_in_deep_grey_goes_on_from_the_visible() -> None:
+    samples = np.full((40, 40), 30000, np.uint16)
+    samples[10:20, 10:20] = 7
+    image = Image.fromarray(samples)
+    image.info["transparency"] = 7
+    found = picture.load(image)
+    assert found.alpha is not None and (found.alpha == 0).sum() == 100
+    assert (found.rgb == round(30000 / 257)).all()
+
+
+def test_an_upright_tiff_has_no_other_orientation_in_its_xmp() -> None:
+    data = encoded(rgb(), "TIFF", tiffinfo={0x0112: 6, 700: b"<x tiff:Orientation='6'/>"})
+    found = picture.load(data)
+    assert found.rgb.shape[:2] == COLOUR.shape[1::-1] and found.metadata["xmp"] == b"<x tiff:Orientation='1'/>"
+
+
 def test_what_a_tiff_says_of_its_picture_is_kept() -> None:
     tags = Image.Exif()
     tags[0x010F], tags[0x013B] = "maker", "artist"

@@ -105,6 +105,16 @@ def test_orientation_is_applied_once(photo: NDArray, tmp_path: Path) -> None:
         assert image.size == (40, 70) and image.getexif()[0x0112] == 1
 
 
+@pytest.mark.parametrize("kind", [EXIF, EXIF.replace(b"\0\x03\0\0\0\x01\0\x06\0\0", b"\0\x04\0\0\0\x01\0\0\0\x06")])
+def test_metadata_given_for_a_turned_picture_is_upright(photo: NDArray, tmp_path: Path, kind: bytes) -> None:
+    Image.fromarray(photo[:40, :64]).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + kind)
+    with Image.open(tmp_path / "a.jpg") as image:
+        image.save(tmp_path / "a.mlic", exif=image.info["exif"], xmp=b"<x tiff:Orientation='6'/>")
+    with Image.open(tmp_path / "a.mlic") as found:
+        assert found.size == (40, 64) and found.getexif()[0x0112] == 1
+        assert found.info["xmp"] == b"<x tiff:Orientation='1'/>"
+
+
 def test_options_of_encode(photo: NDArray, tmp_path: Path) -> None:
     Image.fromarray(photo[:64, :64]).save(tmp_path / "a.mlic", target_size=800)
     assert (tmp_path / "a.mlic").stat().st_size <= 800

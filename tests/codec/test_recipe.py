@@ -116,6 +116,7 @@ def test_the_command_resumes_and_leaves_weights(folder: Path, tmp_path: Path, ca
         ({**TINY.to_dict(), "network": "vgg"}, "'vgg', not one of mlicv2-l, mlicpp"),
         ({**TINY.to_dict(), "stages": [{"steps": 1, "crop": 100, "batch": 1, "rate": 1e-4}]}, "multiples of 64"),
         ({**TINY.to_dict(), "stages": [{"steps": 1, "crop": 64, "batch": 1, "rate": 1, "learn": "x"}]}, "learn is 'x'"),
+        ({**TINY.to_dict(), "stages": []}, "it has no stages"),
         ([], "has no attribute|not a recipe"),
     ],
 )
@@ -134,6 +135,10 @@ def test_what_is_no_recipe_is_told_in_a_line(folder: Path, tmp_path: Path, made:
         (["--config", "mlicpp", "--batch", "2", "--model", "mlicv2-s"], "--model, --batch does not go with --config"),
         (["--hours", "1", "--lambda", "0.01"], "--lambda goes only with --config"),
         (["--config", "mlicpp", "--pieces", "0"], "--pieces is 0"),
+        (["--config", "mlicpp", "--rate", "1e-4"], "--rate does not go with --config"),
+        (["--release", "0"], "--release is 0.0, not above 0"),
+        (["--hours", "nan"], "--hours is nan, not above 0"),
+        (["--hours", "1", "--threads", "0"], "--threads is 0, not above 0"),
         (["--config", "nothing"], "neither a file nor one of"),
     ],
 )

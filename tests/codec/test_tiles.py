@@ -5,18 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import codec
 from codec.container import BLOCK, MAX_PIECE, pack, unpack
+from codec.errors import BadInput
 from codec.tiles import HALO, Grid, tile_for
 from rate import psnr
 
 
 @given(st.integers(1, 65535), st.integers(1, 65535), st.one_of(st.none(), st.integers(0, 5000)))
 def test_tiles_cover_the_picture_once(width: int, height: int, side: int | None) -> None:
+    assume(side != 0 or width * height <= MAX_PIECE)
     tile = tile_for(width, height, side)
     if tile is None:
         assert side == 0 or (side is None and width * height <= 1 << 22) or max(width, height) <= side
@@ -41,6 +43,12 @@ def test_round_trip(tiny_bundle: Path, photo: NDArray, tile: int, size: tuple[in
     shown, expected = (np.asarray(codec.decode(d, model=tiny_bundle)) for d in (data, whole))
     assert shown.shape == original.shape
     assert abs(psnr(original, shown) - psnr(original, expected)) < 1
+
+
+@pytest.mark.parametrize("side", [0, 60000])
+def test_pieces_too_large_are_refused_before_they_are_coded(side: int) -> None:
+    with pytest.raises(BadInput, match="make smaller tiles"):
+        tile_for(30000, 30000, side)
 
 
 def test_a_region_is_that_of_the_picture(tiny_bundle: Path, photo: NDArray) -> None:

@@ -1,5 +1,6 @@
 """Everything visible, in seconds and without weights: run this first."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 import codec
+from codec.bundle import Bundle
 from codec.container import HEADER_BYTES, peek
 
 
@@ -53,6 +56,21 @@ def test_the_model_is_named_when_it_is_missing(tiny_bundle: Path, photo: NDArray
     data = codec.encode(photo[:64, :64], model=tiny_bundle)
     with pytest.raises(codec.UnknownModel, match=codec.info(data)["model_id"]):
         codec.decode(data)
+
+
+def test_what_is_no_bundle_or_a_damaged_one_is_named(tiny_bundle: Path, tmp_path: Path, photo: NDArray) -> None:
+    arrays, metadata = load_file(tiny_bundle), Bundle(tiny_bundle).metadata
+    for wrong, message in (
+        ({"mlic_bundle": "0"}, "config"), (metadata | {"config": "[]"}, "not a configuration"),
+        (metadata | {"config": '{"colour": 1}'}, "not a configuration"), (metadata | {"model_id": "xy"}, "hexadecimal"),
+        (metadata | {"synthesis_id": "0000"}, "do not match its synthesis id"),
+    ):  # fmt: skip
+        save_file(arrays, tmp_path / "x.safetensors", wrong)
+        with pytest.raises(codec.UnknownModel, match=message):
+            codec.encode(photo[:64, :64], model=tmp_path / "x.safetensors")
+    (tmp_path / "y.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]")
+    with pytest.raises(codec.UnknownModel, match="not a model bundle"):
+        codec.encode(photo[:64, :64], model=tmp_path / "y.safetensors")
 
 
 def test_every_flipped_bit_is_noticed(tiny_bundle: Path, photo: NDArray) -> None:
