@@ -154,8 +154,7 @@ def _from_image(image: Image.Image, head: bytes = b"") -> Picture:
     if image.mode in _CONVERTED:
         notes.append(f"{_CONVERTED[image.mode]} colours are converted to RGB")
     if is_turned(image):
-        turned = True
-        image = ImageOps.exif_transpose(image)
+        turned, image = True, ImageOps.exif_transpose(image)
     if turned:
         kept = metadata.upright(kept)
     if image.mode in _CONVERTED:

@@ -147,7 +147,7 @@ class Noisy:
             raise ValueError(f"the rules of noise are {', '.join(RULES)}, not {rule!r}")
         self.t, self.rule, self.sigma = t, rule, deviations(t, bits)
         each = {b: _sample(t, kind) for b in (bits[:1] if rule in ("var", "linear") else bits)}
-        self.draws = [each.get(b, each[bits[0]]) for b in bits]
+        self.draws = [each[b] for b in bits if b in each]  # widths that are the same have the same
 
     def at(self, shares: Tensor) -> Tensor:
         """t at a mixture of bit-widths; its gradient to t is 1 but for rule "reference". shares sum to 1 (for

@@ -81,7 +81,7 @@ class Synthesis(nn.Module):
         super().__init__()
         c, n = cfg.latents, cfg.width
         fixed = partial(space.fixed, kernel=1, signed=True, bias=True, balanced=True)
-        self.lrp = nn.ModuleList(fixed(n, c, bits=PREDICTION) for n in (cfg.features + c, c))
+        self.lrp = nn.ModuleList(fixed(inputs, c, bits=PREDICTION) for inputs in (cfg.features + c, c))
         self.sixteenth = nn.ModuleList(space.choice(f"sixteenth{i}", c, c) for i in range(cfg.synthesis[0]))
         self.up = fixed(c, 4 * n, bits=ENDS)
         self.eighth = nn.ModuleList(space.choice(f"eighth{i}", n, n) for i in range(cfg.synthesis[1] - 1))
