@@ -27,6 +27,7 @@ NARROW = (4, 8)  # fractional bits, bits
 WIDE = (8, 16)
 HEAD = (12, 16)
 STEP = (6, 16)
+BOUND = 4096  # of y, in deviations: nothing else holds channels that a level's gain takes away, and some ran away
 INDEX_PER_HEAD = 8  # scale indexes per unit of a head's output
 
 Array = Any  # whatever the executor computes with
@@ -63,7 +64,7 @@ def g_a(o: Any, cfg: Config, x: Array, qp: Array) -> Array:
     f = o.scale(token_mixing(o, f, "g_a/first"), "g_a/gain", qp)
     f = blocks(o, f, "g_a/eighth", cfg.analysis[0] - 1)
     f = o.conv(o.unshuffle(f, 2), "g_a/down", cfg.latents)
-    return blocks(o, f, "g_a/sixteenth", cfg.analysis[1])
+    return o.bounded(blocks(o, f, "g_a/sixteenth", cfg.analysis[1]), "y/deviation")
 
 
 def h_a(o: Any, cfg: Config, y: Array, qp: Array) -> Array:

@@ -134,6 +134,14 @@ class MLICv2(TorchNetwork, nn.Module):
     def set_arithmetic(self, arithmetic: Arithmetic) -> None:
         self.entropy.kind = arithmetic
 
+    @torch.no_grad()
+    def hold_gains(self) -> None:
+        """Keep every gain of y at least where its channel is zero, whatever the picture: y at network.BOUND is a
+        thousandth of a step. Gradients end there, but AdamW's steps do not (measured: gains of e^-39, and below them
+        latents of a million deviations, which broke out between two levels)."""
+        gain = self.arrays["y/gain"]
+        gain.copy_(torch.maximum(gain, -(1000 * network.BOUND * self.arrays["y/deviation"]).log()))
+
     # -- initialization ---------------------------------------------------------------------------------------------
     @torch.no_grad()
     def initialize(self) -> None:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.network import INDEX_PER_HEAD, NARROW, STEP, limits
+from codec.network import BOUND, INDEX_PER_HEAD, NARROW, STEP, limits
 from codec.tables import INDEX_STEP, LOG_SCALE_MIN, SCALES
 
 Format = tuple[int, int]
@@ -239,6 +239,11 @@ class TorchOps:
         return self.narrow(z_hat * 0.5)
 
     # -- transforms only --------------------------------------------------------------------------------------------
+    def bounded(self, y: Tensor, name: str) -> Tensor:
+        """Gradients pass the limits, so that nothing stays outside."""
+        limit = BOUND * self.p(name)
+        return y.clamp(-limit, limit).detach() + (y - y.detach())
+
     def energy(self, y: Tensor, name: str) -> Tensor:
         v = y / self.p(name)
         return torch.cat((v.clamp(-8, 8), torch.log1p(v.abs())), -1)

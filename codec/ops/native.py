@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.network import HEAD, INDEX_PER_HEAD, NARROW, STEP, WIDE, limits
+from codec.network import BOUND, HEAD, INDEX_PER_HEAD, NARROW, STEP, WIDE, limits
 from codec.tables import SCALES
 from cpp_ext import _layers
 
@@ -199,6 +199,10 @@ class NativeOps:
         return self.fix(z_hat * np.float32(0.5), NARROW)
 
     # -- transforms only --------------------------------------------------------------------------------------------
+    def bounded(self, y: Floats, name: str) -> Floats:
+        limit = np.float32(BOUND) * self.arrays[name].astype(np.float32, copy=False)
+        return np.clip(y, -limit, limit)
+
     def standardize(self, y: Floats, name: str) -> Floats:
         return y / self.arrays[name].astype(np.float32, copy=False)
 

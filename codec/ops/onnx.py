@@ -14,7 +14,7 @@ from typing import Any
 
 from onnx import TensorProto, helper
 
-from codec.network import HEAD, INDEX_PER_HEAD, NARROW, STEP, WIDE
+from codec.network import BOUND, HEAD, INDEX_PER_HEAD, NARROW, STEP, WIDE
 from codec.tables import SCALES
 
 OPSET = 17
@@ -237,6 +237,9 @@ class OnnxOps:
     # -- transforms only --------------------------------------------------------------------------------------------
     def deviation(self, name: str, channels: int) -> str:
         return self.array(name, (channels, 1, 1))
+
+    def bounded(self, y: Value, name: str) -> Value:
+        return self.binary("Mul", self.clip(self.standardize(y, name), -BOUND, BOUND), self.deviation(name, y.channels))
 
     def standardize(self, y: Value, name: str) -> Value:
         return self.binary("Div", y, self.deviation(name, y.channels))

@@ -94,6 +94,8 @@ class ShapeOps:
     def standardize(self, y: Shape, name: str) -> Shape:
         return y
 
+    bounded = standardize
+
     def from_steps(self, y: Shape, name: str, qp: object) -> Shape:
         self.array(name, QP_ANCHORS, y.channels)
         return y

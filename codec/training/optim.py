@@ -1,7 +1,9 @@
 """Muon for the matrices of 1x1 convolutions, AdamW for everything else.
 
 Muon (K. Jordan et al., 2024) replaces a matrix's momentum by its nearest orthogonal matrix; the scale that makes its
-step as large as AdamW's is that of Moonlight (arXiv 2502.16982). torch.optim.Muon iterates in bfloat16 everywhere and
+step as large as AdamW's is that of Moonlight (arXiv 2502.16982); a matrix that is small by training moves less (our
+choice: trained token mixing has depthwise kernels of norm 10 between matrices of a tenth, and at one step for all the
+loss of a released network left its course within 150 steps). torch.optim.Muon iterates in bfloat16 everywhere and
 on one matrix after the other; this one takes all of a shape at once, and float32 where a CPU would only emulate.
 """
 
@@ -18,6 +20,8 @@ from codec.models.ops import multiplies_bfloat16
 
 NEWTON_SCHULZ = ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037),
                  (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012))  # fmt: skip
+
+LEAST = 0.1  # size of a matrix below which steps shrink no further: some start at zero
 
 
 def orthogonalize(m: Tensor) -> Tensor:
@@ -64,8 +68,13 @@ class Muon(torch.optim.Optimizer):
                 momenta = [self._momentum(p) for p in ps]
                 follow(momenta, grads, (1 - group["momentum"]) * counts)
                 ahead = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
-                moves = orthogonalize(ahead) * (-0.2 * max(shape) ** 0.5 * group["lr"] * counts)
+                moves = orthogonalize(ahead) * (-0.2 * max(shape) ** 0.5 * group["lr"] * counts) * self._size(ps)
                 torch._foreach_add_(ps, moves.unbind())
+
+    @staticmethod
+    def _size(ps: list[Tensor]) -> Tensor:
+        """Of each matrix, (n, 1, 1): 1 where it keeps the scale of what it multiplies, and for larger ones."""
+        return (torch.stack(torch._foreach_norm(ps)) * ps[0].shape[0] ** -0.5).clamp(LEAST, 1.0)[:, None, None]
 
     def _momentum(self, p: Tensor) -> Tensor:
         state = self.state[p]

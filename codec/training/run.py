@@ -74,7 +74,12 @@ class Checkpointed:
         for o, s in zip(self.optimizers, state["optimizers"], strict=True):
             for group in s["param_groups"]:  # a GPU keeps them where its graph reads them
                 group["lr"] = float(group["lr"])
-            o.load_state_dict(s)
+            try:
+                o.load_state_dict(s)
+            except ValueError as error:  # optimizers shared the arrays out otherwise
+                raise SystemExit(
+                    f"{path} was written by another version of codec train: start a new run --from {path.parent}"
+                ) from error
         self.average = state["average"]
         self.counts |= state["counts"]
         self.rng.bit_generator.state = state["rng"]
@@ -107,7 +112,7 @@ class Run(Checkpointed):
     def __init__(self, folder: Path, model: MLICv2, seed: int):
         super().__init__(folder, model.cfg.to_dict(), dict(model.arrays), seed)
         self.model = model
-        matrices = [p for n, p in model.arrays.items() if n.endswith("/weight") and min(p.shape) in range(26, 257)]
+        matrices = [p for n, p in model.arrays.items() if n.endswith("/weight") and min(p.shape) > 25]
         known = {id(p) for p in matrices}
         rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
         self.optimizers = [

@@ -70,6 +70,7 @@ def update(run: Run, photos: Photos, now: Step) -> tuple[float, Tensor, Tensor]:
             o.zero_grad(set_to_none=True)
         if finite:
             run.update_average(run.newest)
+    run.model.hold_gains()
     run.counts["skipped"] += not finite
     run.counts["steps"] += 1
     run.counts["crops"] += count * now.size**2 / 65536
@@ -131,6 +132,7 @@ def start(args: argparse.Namespace, device: str, photos: Photos) -> Run:
         model = weights.load(args.start) if args.start else MLICv2(CONFIGS[args.model])
         run = Run(folder, model.to(device), args.seed)
         if args.start:
+            run.model.hold_gains()
             revive(run.model, photos, run.rng)
         else:
             run.model.fit_to(to_signal(photos.crops(256, schedule.TRUNK_CROPS[1], run.rng)))

@@ -122,6 +122,32 @@ def test_threads_may_code_at_the_same_time(tiny_bundle: Path, photo: NDArray, ru
         assert all(pool.map(agrees, range(24)))
 
 
+def test_every_runtime_bounds_the_latents(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from codec.config import CONFIGS
+    from codec.models.mlicv2 import MLICv2
+    from codec.network import BOUND
+    from codec.runtime.native import NativeRuntime
+    from codec.runtime.onnx import OnnxRuntime
+    from codec.runtime.torch import TorchRuntime
+    from codec.training.export import write
+
+    torch.manual_seed(0)
+    model = MLICv2(CONFIGS["tiny"])
+    with torch.no_grad():
+        model.arrays["g_a/down/weight"].mul_(1e4)
+        model.arrays["y/gain"].zero_()
+    write(model, tmp_path / "wild.safetensors")
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)
+    found = [
+        r(Bundle(tmp_path / "wild.safetensors"), 1).analyse(x, 20)[0]
+        for r in (NativeRuntime, OnnxRuntime, TorchRuntime)
+    ]
+    for y in found:
+        assert np.abs(y).max() == pytest.approx(BOUND * model.arrays["y/deviation"].max().item(), rel=1e-3)
+        np.testing.assert_allclose(y, found[0], rtol=2e-3, atol=0.1)
+
+
 def test_memory_between_pictures_is_that_of_the_largest(tiny_bundle: Path, photo: NDArray) -> None:
     from codec.bundle import Bundle
     from codec.runtime.native import NativeRuntime

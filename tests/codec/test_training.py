@@ -17,6 +17,7 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 import codec  # noqa: E402
+from codec import network  # noqa: E402
 from codec.config import CONFIGS, rate_lambda  # noqa: E402
 from codec.models.mlicv2 import MLICv2, gaussian_bits  # noqa: E402
 from codec.training import data, export, held_out, report, schedule, step, train, weights  # noqa: E402
@@ -275,14 +276,54 @@ def test_dead_units_get_a_new_start(tmp_path: Path, pictures: list[NDArray]) -> 
     assert revive(run.model, photos, run.rng) == 0
 
 
+def test_latents_cannot_run_away(tmp_path: Path, pictures: list[NDArray]) -> None:
+    run = new_run(tmp_path / "run", pictures)
+    arrays, x = run.model.arrays, data.to_signal(data.Photos(pictures, 64).crops(2, 64, run.rng))
+    with torch.no_grad():
+        arrays["g_a/down/weight"].mul_(1e9)
+        arrays["y/gain"][3] = -39.0
+    run.model.hold_gains()
+    qp = torch.eye(9)[[3, 8]]
+    y, _ = run.model.analyse(x, qp)
+    assert 1e-4 < y[0].abs().max() <= 1.001e-3  # of a step
+    assert (y[1].abs() <= 1.001 * network.BOUND * arrays["y/deviation"] * arrays["y/gain"][8].exp()).all()
+    assert torch.autograd.grad(y.square().sum(), arrays["g_a/down/weight"])[0].any()  # they can come back
+
+
+def test_one_crop_cannot_outweigh_the_others(tmp_path: Path, pictures: list[NDArray]) -> None:
+    run = new_run(tmp_path / "run", pictures)
+    x = data.Photos(pictures, 64).crops(2, 64, run.rng)
+    with torch.no_grad():
+        run.model.arrays["g_s/head/weight"].mul_(1e4)
+    lambdas = torch.tensor([0.001, 0.1])
+    shares = step.shares_of(lambdas)
+    loss, _, mse = step.loss_of(run.model, x, torch.tensor([0.0, 60.0]), lambdas, shares, torch.rand_like)
+    assert mse.min() > 1e6
+    assert loss.item() == pytest.approx((shares * step.OUTLIER * lambdas**-step.RATE_WEIGHT).sum().item(), rel=1e-4)
+
+
+def test_a_run_of_another_trainer_is_named(tmp_path: Path, pictures: list[NDArray]) -> None:
+    run = new_run(tmp_path / "run", pictures)
+    run.optimizers.reverse()
+    run.save()
+    with pytest.raises(SystemExit, match="another version of codec train"):
+        new_run(tmp_path / "other", pictures).load(tmp_path / "run" / "checkpoint.pt")
+
+
 def test_muon_steps_are_orthogonal() -> None:
     m = torch.randn(3, 20, 50, generator=torch.Generator().manual_seed(0))
     singular = torch.linalg.svdvals(orthogonalize(m))
     assert (singular > 0.8).all() and (singular < 1.2).all()
-    p = torch.nn.Parameter(torch.zeros(20, 50))
-    p.grad = m[0].clone()
-    Muon([p], lr=1.0).step()
-    assert p.detach().square().mean().sqrt() == pytest.approx(0.2, rel=0.1)  # as large as AdamW's
+    for size, moved in (
+        (1.0, 0.2),
+        (0.3, 0.06),
+        (0.0, 0.02),
+    ):  # at most as far as AdamW's; less where weights are small
+        p = torch.nn.Parameter(torch.full((20, 50), size * 50**-0.5))
+        before = p.detach().clone()
+        p.grad = m[0].clone()
+        Muon([p], lr=1.0).step()
+        assert (p.detach() - before).square().mean().sqrt() == pytest.approx(moved, rel=0.1)
 
 
 def test_the_trained_rate_is_the_analytic_rate() -> None:
