@@ -250,7 +250,7 @@ def gradients(engine: Engine, tally: Tally) -> None:
     random pictures, with random factors in its norms; against quant.reference on unfolded codes."""
     import torch
 
-    from quant import per_tensor, shift
+    from quant import shift, weights
     from quant.networks import NETWORKS
     from quant.reference import shifted_products
     from quant.rtl.layer import Layer
@@ -271,7 +271,7 @@ def gradients(engine: Engine, tally: Tally) -> None:
     moves = (codes.groups - 1 - codes.exponents).reshape(-1).numpy()
     q = codes.codes.reshape(images, h, w, channels).permute(0, 3, 1, 2).numpy().astype(np.int64)
     # The input's gradient is a convolution of the output's with the kernel turned round.
-    kernel = per_tensor(conv.weight.detach(), 6).codes.numpy().astype(np.int64).transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
+    kernel = weights(conv.weight.detach(), 6).codes.numpy().astype(np.int64).transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
     outputs = len(kernel)
     layer = Layer(kernel, np.zeros(outputs, np.int64), np.full(outputs, 4), True, moves)
     different = count = 0

@@ -7,7 +7,7 @@ import cpp_ext  # noqa: F401  before torch, whose OpenMP should not spin either
 from quant.config import ShiftQuantConfig
 from quant.convert import quantize_
 from quant.quantizers import NonFinite, largest_code, nearest, random_bits, stochastic
-from quant.shift import Codes, activations, channel, exponents, per_sample, per_tensor, two_sided
+from quant.shift import Codes, activations, channel, exponents, per_sample, per_tensor, two_sided, weights
 
 __all__ = [
     "Codes",
@@ -24,4 +24,5 @@ __all__ = [
     "random_bits",
     "stochastic",
     "two_sided",
+    "weights",
 ]

@@ -18,7 +18,7 @@ from cpp_ext import _gemm
 from quant import gemm, portable
 from quant.config import ShiftQuantConfig
 from quant.operators import operator
-from quant.quantizers import code_range
+from quant.quantizers import clipping_ratio, code_range
 from quant.shift import exponents, scales, two_sided_scales
 
 
@@ -65,7 +65,7 @@ def convolve(
     ranges, signed = gemm.ranges(real.view(-1, inputs))
     lowest, largest = code_range(bits_a, signed)
     none = torch.zeros(inputs, dtype=torch.int64)
-    inverse, scale = scales(ranges.amax(), none, largest)
+    inverse, scale = scales(ranges.amax() * clipping_ratio(bits_a), none, largest)
     y = _empty(images, rows, columns, outputs, x.dtype)
     bits = gemm.saved_bits(bits_a)
     saved = torch.empty(_gemm.saved_size(images, height, width, inputs, groups, bits), dtype=torch.uint8)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cpp_ext import _gemm
 from quant.operators import operator
-from quant.quantizers import NonFinite, largest_code
+from quant.quantizers import NonFinite, clipping_ratio, largest_code
 from quant.shift import exponents, scales
 
 OFFSET = 128  # code 0 as a byte of the left side
@@ -166,11 +166,11 @@ def shift_quantize(x: Tensor, bits: int, groups: int, seed: int | None = None) -
 
 
 def quantize_weights(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Codes int8 of any shape, to the nearest, and their one scale: quant.per_tensor."""
+    """Codes int8 of any shape, to the nearest, and their one scale: quant.weights."""
     w = w.detach().contiguous().float()
     r, _ = ranges(w.view(len(w), -1))
     q = largest_code(bits)
-    inverse, scale = scales(r.amax(), torch.zeros(len(r), dtype=torch.int64), q)
+    inverse, scale = scales(r.amax() * clipping_ratio(bits), torch.zeros(len(r), dtype=torch.int64), q)
     made = torch.empty(w.shape, dtype=torch.uint8)
     none = torch.zeros(len(r), dtype=torch.uint8)
     x, inverse_of, shifts, to = arrays(w.view(len(w), -1), inverse, none, made.view(len(w), -1))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quant.quantizers import code_range, largest_code, peak
-from quant.shift import activations, channel, per_tensor, two_sided
+from quant.shift import activations, channel, two_sided, weights
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
@@ -35,17 +35,17 @@ def convolve(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As quant.conv.convolve, but that the codes of x are kept a byte each."""
     last = x.detach().permute(0, 2, 3, 1).float()
-    made, weights = activations(last, bits_a), per_tensor(w.detach().float(), bits_w)
-    codes = weights.codes.permute(0, 2, 3, 1).contiguous()
+    made, of_w = activations(last, bits_a), weights(w.detach().float(), bits_w)
+    codes = of_w.codes.permute(0, 2, 3, 1).contiguous()
     outputs, ky, kx, of_group = codes.shape
     sums = []
     for g in range(groups):
         part = unfolded(made.codes[..., g * of_group : (g + 1) * of_group], ky, kx, stride, padding)
         right = codes[g * outputs // groups : (g + 1) * outputs // groups].flatten(1).t()
         sums.append(multiply(part.reshape(-1, ky * kx * of_group), right).view(*part.shape[:3], -1))
-    y = torch.cat(sums, 3) * (made.scale.view(()) * weights.scale.view(()))
+    y = torch.cat(sums, 3) * (made.scale.view(()) * of_w.scale.view(()))
     lowest = code_range(bits_a, bool((last < 0).any()))[0]
-    found = torch.stack([made.scale.view(()), weights.scale.view(()), made.scale.new_tensor(float(lowest))])
+    found = torch.stack([made.scale.view(()), of_w.scale.view(()), made.scale.new_tensor(float(lowest))])
     return y.to(x.dtype).permute(0, 3, 1, 2), made.codes, codes, found
 
 

@@ -28,6 +28,15 @@ def code_range(bits: int, signed: bool) -> tuple[int, int]:
     return (-q, q) if signed or bits == 8 else (0, 2 * q + 1)
 
 
+def clipping_ratio(bits: int) -> float:
+    """The share of a tensor's largest size that codes of its weights or activations end at: 0.55 for 4 bits, 1 above.
+
+    Our choice: on the layers of a trained 4-bit ResNet-20 within 0.4 dB of the least squared error for 3 and 4 bits;
+    codes up to the largest number have 4 to 5 dB more. A Transformer of 6 bits is no better for it (docs/quant.md).
+    """
+    return (2 * bits + 3) / 20 if bits <= 4 else 1.0
+
+
 def random_bits(shape: torch.Size | tuple[int, ...], seed: int, device: torch.device | str = "cpu") -> Tensor:
     """The counter generator: RANDOM_BITS random bits for each element, a hash of its place and of the seed, int64.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quant.quantizers import code_range, largest_code, nearest, peak, stochastic
+from quant.quantizers import clipping_ratio, code_range, largest_code, nearest, peak, stochastic
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,21 @@ def per_tensor(x: Tensor, bits: int, seed: int | None = None) -> Codes:
 
 
 def activations(x: Tensor, bits: int) -> Codes:
-    """One scale, to the nearest; where nothing is negative, as after ReLU, codes are 0..2^bits-1 (bits below 8)."""
-    lowest, largest = code_range(bits, bool((x < 0).any()))
-    scope = peak(x)
-    inverse, scale = scales(scope, torch.zeros_like(scope, dtype=torch.int64), largest)
-    return Codes(nearest(x, inverse, lowest, largest), scale, torch.zeros_like(scope, dtype=torch.int64), bits, 1)
+    """One scale, to the nearest, clipped; where nothing is negative, as after ReLU, codes are 0..2^bits-1 (bits below
+    8)."""
+    return _clipped(x, *code_range(bits, bool((x < 0).any())), bits)
+
+
+def weights(w: Tensor, bits: int) -> Codes:
+    """One scale, to the nearest, clipped."""
+    return _clipped(w, *code_range(bits, True), bits)
+
+
+def _clipped(x: Tensor, lowest: int, largest: int, bits: int) -> Codes:
+    scope = peak(x) * clipping_ratio(bits)
+    none = torch.zeros_like(scope, dtype=torch.int64)
+    inverse, scale = scales(scope, none, largest)
+    return Codes(nearest(x, inverse, lowest, largest), scale, none, bits, 1)
 
 
 def per_sample(x: Tensor, bits: int, seed: int | None = None) -> Codes:

@@ -30,7 +30,7 @@ from quant.convert import quantize_
 from quant.networks import CONTEXT, NETWORKS, ends
 from quant.quantizers import NonFinite
 
-VERSION = 0
+VERSION = 1
 CHECKPOINT = "checkpoint.pt"
 
 

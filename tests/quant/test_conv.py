@@ -58,7 +58,7 @@ def test_all_three_products_are_those_of_the_codes(case: tuple, kind: str) -> No
         return made.view(2, *y.shape[2:], outputs).permute(0, 3, 1, 2)
 
     xs = exact(quant.activations(x.detach().float().permute(0, 2, 3, 1), bits)).permute(0, 3, 1, 2).requires_grad_()
-    ws = exact(quant.per_tensor(layer.weight.detach(), bits)).requires_grad_()
+    ws = exact(quant.weights(layer.weight.detach(), bits)).requires_grad_()
     expected = torch.nn.functional.conv2d(xs, ws, None, stride, padding, groups=groups)
     dx, dw = (torch.autograd.grad(expected, of, gradient(dim), retain_graph=True)[0] for of, dim in ((xs, 2), (ws, 0)))
     wanted = (expected + layer.bias[:, None, None], dx, dw, dy.sum((0, 2, 3)))

@@ -34,7 +34,7 @@ def test_all_three_products_are_those_of_the_codes(rows: int, inputs: int, outpu
     def exact(made: quant.Codes) -> Tensor:
         return made.codes.double() * made.scale.double() * torch.exp2(-made.exponents.double())
 
-    xs, ws = exact(quant.activations(x.detach(), 4)), exact(quant.per_tensor(layer.weight.detach(), 4))
+    xs, ws = exact(quant.activations(x.detach(), 4)), exact(quant.weights(layer.weight.detach(), 4))
     gs = exact(quant.channel(dy, 4, 4, seed))
     for found, expected in (
         (y.detach(), xs @ ws.T + layer.bias.double()), (x.grad, gs @ ws), (layer.weight.grad, gs.T @ xs),
@@ -52,7 +52,7 @@ def test_two_sided_scales_are_those_of_sequences(shape: tuple[int, ...]) -> None
     layer(x).backward(dy)
     samples = dy.view(-1, shape[-2] if len(shape) > 2 else 1, 12)
     for_x, for_w = (quant.two_sided(samples, 4, 4, dim=dim).values().view(-1, 12) for dim in (2, 0))
-    w, xs = quant.per_tensor(layer.weight.detach(), 4).values(), quant.activations(x.detach(), 4).values()
+    w, xs = quant.weights(layer.weight.detach(), 4).values(), quant.activations(x.detach(), 4).values()
     assert x.grad is not None and torch.allclose(x.grad.view(-1, 20), for_x @ w, rtol=1e-4, atol=1e-6)
     assert layer.weight.grad is not None
     assert torch.allclose(layer.weight.grad, for_w.T @ xs.view(-1, 20), rtol=1e-4, atol=1e-5)

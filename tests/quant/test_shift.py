@@ -56,6 +56,27 @@ def test_codes_stay_in_range_and_near(bits: int) -> None:
     assert bool(((nearest.values() - x).abs() <= step * 0.501).all())
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("positive", [False, True])
+def test_clipped_codes_are_nearer_than_codes_up_to_the_largest(bits: int, positive: bool) -> None:
+    x = torch.randn(200, 1000, generator=torch.Generator().manual_seed(3))
+    x = x.clamp(min=0) if positive else x
+    made = quant.activations(x, bits) if positive else quant.weights(x, bits)
+    assert int(made.codes.max()) == (2**bits - 1 if positive else quant.largest_code(bits))
+    inside = x.abs() <= made.scale * made.codes.max()
+    assert bool(((made.values() - x)[inside].abs() <= made.scale * 0.501).all())
+    assert bool(((made.codes == made.codes.max()) | (made.codes == made.codes.min()))[~inside].all())
+    error, unclipped = ((y.values() - x).square().mean() for y in (made, quant.per_tensor(x, bits)))
+    assert error < unclipped
+
+
+@pytest.mark.parametrize("bits", range(5, 9))
+def test_more_than_four_bits_reach_to_the_largest(bits: int) -> None:
+    x = torch.randn(200, 100, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(quant.weights(x, bits).codes, quant.per_tensor(x, bits).codes)
+    assert torch.equal(quant.activations(x, bits).codes, quant.per_tensor(x, bits).codes)
+
+
 def test_what_cannot_be_quantized_is_named() -> None:
     for bad in (math.nan, math.inf, -math.inf):
         with pytest.raises(quant.NonFinite):
