@@ -74,17 +74,16 @@ def per_tensor(x: Tensor, bits: int, seed: int | None = None) -> Codes:
 
 
 def activations(x: Tensor, bits: int) -> Codes:
-    """One scale, to the nearest, clipped; where nothing is negative, as after ReLU, codes are 0..2^bits-1 (bits below
-    8)."""
-    return _clipped(x, *code_range(bits, bool((x < 0).any())), bits)
+    """As weights; where nothing is negative, as after ReLU, codes are 0..2^bits-1 (bits below 8)."""
+    return _to_nearest(x, *code_range(bits, bool((x < 0).any())), bits)
 
 
 def weights(w: Tensor, bits: int) -> Codes:
-    """One scale, to the nearest, clipped."""
-    return _clipped(w, *code_range(bits, True), bits)
+    """One scale, to the nearest; 4 bits and less are clipped (quant.quantizers.clipping_ratio)."""
+    return _to_nearest(w, *code_range(bits, True), bits)
 
 
-def _clipped(x: Tensor, lowest: int, largest: int, bits: int) -> Codes:
+def _to_nearest(x: Tensor, lowest: int, largest: int, bits: int) -> Codes:
     scope = peak(x) * clipping_ratio(bits)
     none = torch.zeros_like(scope, dtype=torch.int64)
     inverse, scale = scales(scope, none, largest)

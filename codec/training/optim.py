@@ -2,9 +2,9 @@
 
 Muon (K. Jordan et al., 2024) replaces a matrix's momentum by its nearest orthogonal matrix; the scale that makes its
 step as large as AdamW's is that of Moonlight (arXiv 2502.16982); a matrix that is small by training moves less (our
-choice: trained token mixing has depthwise kernels of norm 10 between matrices of a tenth, and at one step for all the
-loss of a released network left its course within 150 steps). torch.optim.Muon iterates in bfloat16 everywhere and
-on one matrix after the other; this one takes all of a shape at once, and float32 where a CPU would only emulate.
+choice: trained token mixing has depthwise kernels of norm 10 between matrices of a tenth; after 250 steps from trained
+weights a batch had a loss of 0.69 instead of 0.72). torch.optim.Muon iterates in bfloat16 everywhere and on one matrix
+after the other; this one takes all of a shape at once, and float32 where a CPU would only emulate.
 """
 
 from __future__ import annotations
