@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <memory>
 #include <vector>
 
 #include "cpu.hpp"
@@ -52,15 +51,56 @@ void fold(const std::vector<int64_t>& of_place, std::vector<int64_t>& to) {
     for (size_t i = 0; i < of_place.size(); ++i) to[i % to.size()] += of_place[i];
 }
 
-// pass(first row, lines, length) over all rows, in lines; the last may be shorter. On several threads.
+// pass(first row, lines, length) over all rows, in lines, of whole blocks of kLines; the last line may be shorter. On
+// several threads.
 template <typename Pass>
 void lines(int threads, size_t rows, size_t channels, Pass pass) {
     const size_t together = rows_of_line(channels), whole = rows / together;
-    deal(threads, whole, 1, rows * channels, [&](size_t first, size_t last) {
+    deal(threads, whole, kLines, rows * channels, [&](size_t first, size_t last) {
         if (last > first) pass(first * together, last - first, together * channels);
     });
     if (rows % together) pass(whole * together, 1, rows % together * channels);
 }
+
+// What a pass finds of each block of lines, one after the other, and at the end of the last line.
+struct Blocks {
+    size_t rows, length, whole;  // rows and places of a block, and how many blocks of whole lines
+    std::vector<uint32_t> ranges;
+    std::vector<int32_t> sums, products;
+
+    Blocks(size_t all, size_t channels)
+        : rows(rows_of_line(channels) * kLines),
+          length(rows_of_line(channels) * channels),
+          whole((all / rows_of_line(channels) + kLines - 1) / kLines),
+          ranges((whole + 1) * length),
+          sums(ranges.size()),
+          products(ranges.size()) {}
+
+    // Where the places are of the block that begins with a row.
+    size_t at(size_t row) const { return (row % rows ? whole : row / rows) * length; }
+};
+
+// Of each channel: its range, and in real numbers the sums of codes of so many bits, in a fixed order.
+struct Totals {
+    std::vector<uint32_t> range;
+    std::vector<double> sum, product;
+
+    Totals(const Blocks& blocks, size_t channels, int bits) : range(channels), sum(channels), product(channels) {
+        for (size_t i = 0; i < blocks.ranges.size(); ++i) {
+            const double unit = 1 / double(power_of(blocks.ranges[i], bits));
+            range[i % channels] = std::max(range[i % channels], blocks.ranges[i]);
+            sum[i % channels] += blocks.sums[i] * unit, product[i % channels] += blocks.products[i] * unit;
+        }
+    }
+    bool finite() const {
+        return std::all_of(range.begin(), range.end(), [](uint32_t r) { return r < kTooLarge; });
+    }
+    std::vector<float> powers(int bits) const {
+        std::vector<float> made;
+        for (const uint32_t r : range) made.push_back(power_of(r, bits));
+        return made;
+    }
+};
 
 size_t kept_before(size_t row, size_t channels) {
     return row / rows_of_line(channels) * kept_line(rows_of_line(channels) * channels);
@@ -68,29 +108,6 @@ size_t kept_before(size_t row, size_t channels) {
 
 const void* at(Reals x, size_t element) { return static_cast<uint8_t*>(x.data) + element * size_of(x.type); }
 void* to(Reals x, size_t element) { return static_cast<uint8_t*>(x.data) + element * size_of(x.type); }
-
-// Codes of 16 bits between two passes: where the results of the second go, if those have as many.
-class Codes {
-   public:
-    Codes(Reals results, size_t count)
-        : own_(results.type == Real::bf16 ? nullptr : new int16_t[count]),
-          first_(own_ ? own_.get() : static_cast<int16_t*>(results.data)) {}
-    int16_t* at(size_t element) const { return first_ + element; }
-
-   private:
-    std::unique_ptr<int16_t[]> own_;
-    int16_t* first_;
-};
-
-std::vector<float> powers(const std::vector<uint32_t>& ranges, int bits) {
-    std::vector<float> made;
-    for (const uint32_t r : ranges) made.push_back(power_of(r & 0x7FFFFFFFu, bits));
-    return made;
-}
-
-bool finite(const std::vector<uint32_t>& ranges) {
-    return std::all_of(ranges.begin(), ranges.end(), [](uint32_t r) { return (r & 0x7FFFFFFFu) < 0x7F800000u; });
-}
 
 }  // namespace
 
@@ -102,29 +119,27 @@ size_t kept_bytes(size_t rows, size_t channels) {
 bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* gamma, const float* beta, double eps,
                Reals z, uint8_t* kept, ChannelStatistics* statistics, float* mean, float* scale) {
     const Norm& n = norm();
-    std::vector<uint32_t> range(channels);
-    ranges(quantize(), threads, x.type, rows, channels, x.data, range.data());
-    if (!finite(range)) return false;
-    const std::vector<float> power = powers(range, kCodeBits), powers_of_line = repeated(power);
-
-    const Codes codes(z, rows * channels);
-    std::vector<int64_t> sum(channels), deviation(channels), negative(channels), size(channels);
+    Blocks blocks(rows, channels);
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
-        std::vector<int64_t> own(length);
-        n.codes(x.type, count, length, at(x, row * channels), powers_of_line.data(), codes.at(row * channels),
-                own.data());
-#pragma omp critical
-        fold(own, sum);
+        const size_t to = blocks.at(row);
+        n.sums(x.type, count, length, at(x, row * channels), blocks.ranges.data() + to, blocks.sums.data() + to);
     });
+    const Totals totals(blocks, channels, kCodeBits);
+    if (!totals.finite()) return false;
+    const std::vector<float> power = totals.powers(kCodeBits), powers = repeated(power);
+
+    std::vector<int64_t> deviation(channels), negative(channels), size(channels);
     std::vector<int16_t> mu;
     std::vector<int32_t> peak(channels);
     const auto m = int64_t(rows);
-    for (const int64_t s : sum) mu.push_back(int16_t(mean_of(s, m)));
+    for (size_t c = 0; c < channels; ++c)
+        mu.push_back(int16_t(std::floor(totals.sum[c] / double(m) * double(power[c]) + 0.5)));
     const auto mus = repeated(mu);
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         std::vector<int64_t> own(length);
         std::vector<int32_t> largest(length);
-        n.deviations(count, length, codes.at(row * channels), mus.data(), own.data(), largest.data());
+        n.deviations(x.type, count, length, at(x, row * channels), powers.data(), mus.data(), own.data(),
+                     largest.data());
 #pragma omp critical
         {
             fold(own, deviation);
@@ -144,14 +159,14 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
         const int bits = most > 0 ? std::clamp(13 - exponent_of(most), -126, 126) : 0;
         scales.push_back(s), up.push_back(int16_t(1 << s.up)), factor.push_back(s.factor(slope * two_to(bits)));
         offset.push_back(int16_t(nearest(middle * two_to(bits)))), unit.push_back(float(two_to(-bits)));
-        mean[c] = float(mu[c] / double(power[c])), scale[c] = float(s.size / double(power[c]));
+        mean[c] = float(totals.sum[c] / double(m)), scale[c] = float(s.size / double(power[c]));
     }
     const auto ups = repeated(up), factors = repeated(factor), offsets = repeated(offset);
     const auto units = repeated(unit);
-    const Norm::Affine how = {mus.data(), ups.data(), factors.data(), offsets.data(), units.data()};
+    const Norm::Affine how = {powers.data(), mus.data(), ups.data(), factors.data(), offsets.data(), units.data()};
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
         std::vector<int64_t> own(length), sizes(length);
-        n.apply(x.type, count, length, codes.at(row * channels), how, to(z, row * channels),
+        n.apply(x.type, count, length, at(x, row * channels), how, to(z, row * channels),
                 kept + kept_before(row, channels), own.data(), sizes.data());
 #pragma omp critical
         fold(own, negative), fold(sizes, size);
@@ -163,32 +178,29 @@ bool normalize(int threads, size_t rows, size_t channels, Reals x, const float* 
 bool normalize_backward(int threads, size_t rows, size_t channels, Reals dz, const float* gamma, const uint8_t* kept,
                         const ChannelStatistics* statistics, Reals dx, float* dgamma, float* dbeta) {
     const Norm& n = norm();
-    std::vector<uint32_t> range(channels);
-    ranges(quantize(), threads, dz.type, rows, channels, dz.data, range.data());
-    if (!finite(range)) return false;
-    const std::vector<float> power = powers(range, kGradientBits), powers_of_line = repeated(power);
-    const Codes codes(dx, rows * channels);
-    std::vector<int64_t> sum(channels), product(channels);
+    Blocks blocks(rows, channels);
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
-        std::vector<int64_t> sums(length), products(length);
-        n.gradient_codes(dz.type, count, length, at(dz, row * channels), powers_of_line.data(),
-                         kept + kept_before(row, channels), codes.at(row * channels), sums.data(), products.data());
-#pragma omp critical
-        fold(sums, sum), fold(products, product);
+        const size_t to = blocks.at(row);
+        n.gradient_sums(dz.type, count, length, at(dz, row * channels), kept + kept_before(row, channels),
+                        blocks.ranges.data() + to, blocks.sums.data() + to, blocks.products.data() + to);
     });
+    const Totals totals(blocks, channels, kGradientBits);
+    if (!totals.finite()) return false;
+    const std::vector<float> power = totals.powers(kGradientBits), powers = repeated(power);
     std::vector<int32_t> below, above;
     std::vector<float> factor;
     for (size_t c = 0; c < channels; ++c) {
-        const Tilt tilt(sum[c], product[c], double(rows), statistics[c]);
-        dgamma[c] = float(tilt.along / double(power[c])), dbeta[c] = float(double(sum[c]) / double(power[c]));
+        const double unit = double(power[c]);
+        const Tilt tilt(totals.sum[c] * unit, totals.product[c] * unit, double(rows), statistics[c]);
+        dgamma[c] = float(tilt.along / unit), dbeta[c] = float(totals.sum[c]);
         below.push_back(tilt.below()), above.push_back(tilt.above());
-        factor.push_back(float(double(gamma[c]) * statistics[c].inverse_x / (256 * double(power[c]))));
+        factor.push_back(float(double(gamma[c]) * statistics[c].inverse_x / (256 * unit)));
     }
     const auto belows = repeated(below), aboves = repeated(above);
     const auto factors = repeated(factor);
-    const Norm::Slope how = {belows.data(), aboves.data(), factors.data()};
+    const Norm::Slope how = {powers.data(), belows.data(), aboves.data(), factors.data()};
     lines(threads, rows, channels, [&](size_t row, size_t count, size_t length) {
-        n.gradient(dz.type, count, length, codes.at(row * channels), how, kept + kept_before(row, channels),
+        n.gradient(dz.type, count, length, at(dz, row * channels), how, kept + kept_before(row, channels),
                    to(dx, row * channels));
     });
     return true;

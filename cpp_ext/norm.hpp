@@ -1,8 +1,9 @@
 // L1 normalization of batches and layers in integers, forward and backward (Wu et al. 2018; the widths are our choice).
 //
-// Real numbers x of a channel or row become codes q = rint(x * 2^k), |q| <= 2^14; with mu their mean, to the nearest, a
-// deviation is d = q - mu, of 16 bits, and the scale is K * mean |d|, K = sqrt(pi / 2). What is kept for the way back
-// is a sign and three bits for each number: the gradient needs sizes only in a sum. Knows no Python.
+// Real numbers x of a channel or row become codes q = rint(x * 2^k), |q| <= 2^14; with mu their mean, to the nearest
+// (of a batch: the mean of codes that are as fine or finer, see kLines), a deviation is d = q - mu, of 16 bits, and the
+// scale is K * mean |d|, K = sqrt(pi / 2). What is kept for the way back is a sign and three bits for each number: the
+// gradient needs sizes only in a sum. Knows no Python.
 #pragma once
 
 #include <cstddef>
@@ -28,33 +29,36 @@ constexpr size_t kLine = 64;
 constexpr size_t kept_line(size_t length) { return (length + 1) / 2; }
 
 // The passes over `lines` of `length` numbers with parameters for each of their places; a line may be several rows of
-// few channels. Sums go on from what they hold. Codes may lie where results of 16 bits go.
+// few channels. None writes codes: to make them again from x is cheaper than to wait for memory.
+// Where a range is not known yet, a place's codes have one power of two for every kLines lines, by the largest |x|
+// there, a float's bits; of those ranges and sums there are `length` for each kLines lines.
+constexpr size_t kLines = 256;  // whose sums of levels fit 16 bits, and of products 32
 struct Norm {
     const char* name;
-    void (*codes)(Real type, size_t lines, size_t length, const void* x, const float* power, int16_t* codes,
-                  int64_t* sums);
-    // Sums of |d|, and the largest.
-    void (*deviations)(size_t lines, size_t length, const int16_t* codes, const int16_t* mu, int64_t* sums,
-                       int32_t* largest);
+    void (*sums)(Real type, size_t lines, size_t length, const void* x, uint32_t* ranges, int32_t* sums);
+    // Sums of |d|, and the largest; both go on from what they hold.
+    void (*deviations)(Real type, size_t lines, size_t length, const void* x, const float* power, const int16_t* mu,
+                       int64_t* sums, int32_t* largest);
     // z = ((d * up * factor + 2^14 >> 15) + offset) * unit, where up makes of the largest |d| a number of 15 bits; kept
     // is the exponent of d * up less 7, 0..7, and 8 where d >= 0. Of every kLine places, or the last ones, the first
     // half is in the lower halves of bytes, the second in the upper. negatives counts d < 0, sizes sums 2^exponent.
     struct Affine {
+        const float* power;
         const int16_t *mu, *up, *factor, *offset;
         const float* unit;
     };
-    void (*apply)(Real type, size_t lines, size_t length, const int16_t* codes, Affine how, void* z, uint8_t* kept,
+    void (*apply)(Real type, size_t lines, size_t length, const void* x, Affine how, void* z, uint8_t* kept,
                   int64_t* negatives, int64_t* sizes);
-    // Codes g of the gradient, their sums, and those of g * +-2^exponent as kept.
-    void (*gradient_codes)(Real type, size_t lines, size_t length, const void* dz, const float* power,
-                           const uint8_t* kept, int16_t* codes, int64_t* sums, int64_t* products);
+    // Of codes g of the gradient, and of g * +-2^exponent as kept.
+    void (*gradient_sums)(Real type, size_t lines, size_t length, const void* dz, const uint8_t* kept, uint32_t* ranges,
+                          int32_t* sums, int32_t* products);
     // dx = (g * 256 - below or above) * factor: below where d < 0.
     struct Slope {
+        const float* power;
         const int32_t *below, *above;
         const float* factor;
     };
-    void (*gradient)(Real type, size_t lines, size_t length, const int16_t* codes, Slope how, const uint8_t* kept,
-                     void* dx);
+    void (*gradient)(Real type, size_t lines, size_t length, const void* dz, Slope how, const uint8_t* kept, void* dx);
     // Layer normalization: every row by itself, all at once. statistics, kept: of each row; sums go on from what they
     // hold. False where a row is not finite.
     bool (*layer)(Real type, size_t rows, size_t length, const void* x, const float* gamma, const float* beta,

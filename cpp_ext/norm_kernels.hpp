@@ -10,7 +10,7 @@ namespace narrowbit {
 namespace ISA {
 
 extern const Norm kNorm;
-const Norm kNorm = {ISA_NAME, codes, deviations, apply, gradient_codes, gradient, layer, layer_gradient};
+const Norm kNorm = {ISA_NAME, sums, deviations, apply, gradient_sums, gradient, layer, layer_gradient};
 
 }  // namespace ISA
 }  // namespace narrowbit

@@ -9,32 +9,22 @@ namespace narrowbit {
 namespace ISA {
 namespace {
 
-inline uint32_t size_bits(float v) {
-    uint32_t bits;
-    std::memcpy(&bits, &v, 4);
-    return bits & 0x7FFFFFFFu;
-}
-
 // The passes over one row.
-inline uint32_t row_range(size_t length, const float* __restrict x) {
-    uint32_t range = 0;
-    for (size_t i = 0; i < length; ++i) range = std::max(range, size_bits(x[i]));
-    return range;
-}
-
-inline uint32_t row_range(size_t length, const bf16* __restrict x) {
-    uint16_t range = 0;
-    for (size_t i = 0; i < length; ++i) range = std::max(range, uint16_t(x[i] & 0x7FFF));
-    return uint32_t(range) << 16;
+template <typename T>
+uint32_t row_range(size_t length, const T* __restrict x) {
+    Bits<T> range = 0;
+    for (size_t i = 0; i < length; ++i) range = std::max(range, size_bits(x + i));
+    return uint32_t(range) << 8 * (sizeof(float) - sizeof(T));
 }
 
 // The codes, and their sum.
 template <typename T>
 int64_t row_codes(size_t length, const T* __restrict x, float power, int16_t* __restrict codes) {
+    const Floats zero = same(zero_of(power));
     Sum sum;
     along(length, [&](size_t from, size_t width) INLINED {
         both(width, [&](size_t, size_t k, size_t n) INLINED {
-            const Shorts q = rounded(take(x + from + k, n) * same(power));
+            const Shorts q = take_codes(x + from + k, n, zero);
             put(q, codes + from + k, n);
             sum.add(q, same(int16_t(1)));
         });
@@ -102,7 +92,10 @@ RowLevels row_apply(size_t length, const int16_t* __restrict codes, RowAffine ho
 template <typename T>
 uint32_t row_range(size_t length, const T* __restrict x, const float* __restrict gamma) {
     uint32_t range = 0;
-    for (size_t i = 0; i < length; ++i) range = std::max(range, size_bits(load(x + i) * gamma[i]));
+    for (size_t i = 0; i < length; ++i) {
+        const float product = load(x + i) * gamma[i];
+        range = std::max(range, size_bits(&product));
+    }
     return range;
 }
 
@@ -116,6 +109,7 @@ template <typename T>
 RowSums row_gradient_sums(size_t length, const T* __restrict dz, const float* __restrict gamma, float power, float unit,
                           const uint8_t* __restrict kept, int16_t* __restrict codes, float* __restrict dgamma,
                           float* __restrict dbeta) {
+    const Floats zero = same(zero_of(power));
     Sum sum, products;
     int64_t product = 0;
     along(length, [&](size_t from, size_t width) INLINED {
@@ -124,7 +118,7 @@ RowSums row_gradient_sums(size_t length, const T* __restrict dz, const float* __
             const size_t at = from + k;
             const Shorts level = levels(v ? was.high : was.low);
             const Floats g = take(dz + at, n);
-            const Shorts code = rounded(g * take(gamma + at, n) * same(power));
+            const Shorts code = codes_of(g * take(gamma + at, n), zero);
             put(code, codes + at, n);
             sum.add(code, same(int16_t(1))), products.add(code, level);
             put(take(dgamma + at, n) + g * (floats(level) * same(unit)), dgamma + at, n);
@@ -165,7 +159,7 @@ bool layer_of(size_t rows, size_t length, const T* x, const float* gamma, const 
         Scale scale[kRows];
         for (size_t r = 0; r < count; ++r) {
             const uint32_t range = row_range(length, x + r * length);
-            if (range >= 0x7F800000u) return false;
+            if (range >= kTooLarge) return false;
             power[r] = power_of(range, kCodeBits);
         }
         for (size_t r = 0; r < count; ++r)
@@ -196,7 +190,7 @@ bool layer_gradient_of(size_t rows, size_t length, const T* dz, const float* gam
         int32_t below[kRows], above[kRows];
         for (size_t r = 0; r < count; ++r) {
             const uint32_t range = row_range(length, dz + r * length, gamma);
-            if (range >= 0x7F800000u) return false;
+            if (range >= kTooLarge) return false;
             power[r] = power_of(range, kGradientBits);
         }
         for (size_t r = 0; r < count; ++r) {
@@ -204,7 +198,7 @@ bool layer_gradient_of(size_t rows, size_t length, const T* dz, const float* gam
             const RowSums sums =
                 row_gradient_sums(length, dz + r * length, gamma, power[r], float(s.lowest * s.inverse),
                                   kept + r * line, codes.data() + r * length, dgamma, dbeta);
-            const Tilt tilt(sums.sum, sums.product, double(length), s);
+            const Tilt tilt(double(sums.sum), double(sums.product), double(length), s);
             below[r] = tilt.below(), above[r] = tilt.above();
             factor[r] = float(s.inverse_x / (256 * double(power[r])));
         }

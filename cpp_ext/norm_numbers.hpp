@@ -36,6 +36,12 @@ inline float power_of(uint32_t range, int bits) {
     return range ? float(two_to(std::clamp(bits - exponent, -126, 126))) : 1.0f;
 }
 
+// Sizes from 2^117 on, as bits of floats: zero_of their power is infinite.
+constexpr uint32_t kTooLarge = 0x7A000000u;
+
+// The sum of this and x has x * power, to the nearest, in its lower bits.
+inline float zero_of(float power) { return 12582912.0f / power; }
+
 // sum / m to the nearest, halves up.
 inline int32_t mean_of(int64_t sum, int64_t m) {
     const int64_t twice = 2 * sum + m;
@@ -71,10 +77,9 @@ struct Tilt {
     double along;  // the sum of g * y
     int32_t mean, slope;
 
-    Tilt(int64_t sum, int64_t product, double m, const ChannelStatistics& s)
-        : along(double(product) * s.lowest * s.inverse) {
+    Tilt(double sum, double product, double m, const ChannelStatistics& s) : along(product * s.lowest * s.inverse) {
         const double tilt = 256 * kGaussian * along / m * s.share;
-        slope = nearest(tilt), mean = nearest(256 * double(sum) / m - tilt * s.sign);
+        slope = nearest(tilt), mean = nearest(256 * sum / m - tilt * s.sign);
     }
 
     // For deviations below 0 and others, modulo 2^32.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "norm.hpp"
 #include "norm_numbers.hpp"
@@ -29,6 +30,31 @@ namespace narrowbit {
 namespace ISA {
 namespace {
 
+// The sizes of real numbers in order, as unsigned numbers: bits without the sign.
+template <typename T>
+using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint16_t>;
+template <typename T>
+inline Bits<T> size_bits(const T* x) {
+    Bits<T> bits;
+    std::memcpy(&bits, x, sizeof bits);
+    return bits & Bits<T>(Bits<T>(~Bits<T>(0)) >> 1);
+}
+
+// What codes_of() adds to up to 32 numbers of type T, by the powers of two of their places: of bfloat16 those of even
+// places come first, then those of odd ones, of kApart numbers at a time.
+template <typename T>
+struct Zeros {
+    Floats all;
+    Zeros(const float* power, size_t n) {
+        float some[kLanes] = {};
+        for (size_t k = 0; k < n; ++k) {
+            const size_t apart = k / kApart * kApart + k % 2 * (kApart / 2) + k % kApart / 2;
+            some[sizeof(T) == 2 ? apart : k] = zero_of(power[k]);
+        }
+        all = whole(some);
+    }
+};
+
 inline Floats floats(const Shorts& a) { return floats(wider(a)); }
 
 // n of the numbers at p, and what is not there; and back.
@@ -39,6 +65,15 @@ inline auto take(const T* p, size_t n, T none = 0) {
     std::fill_n(some, kLanes, none);
     std::copy_n(p, n, some);
     return whole(some);
+}
+
+// Of n numbers; 0 for those that are not there.
+template <typename T>
+inline Shorts take_codes(const T* p, size_t n, const Floats& zero) {
+    if (n == kLanes) return codes_of(p, zero);
+    T some[kLanes] = {};
+    std::copy_n(p, n, some);
+    return codes_of(some, zero);
 }
 
 template <typename V, typename T>

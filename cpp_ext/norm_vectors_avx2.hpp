@@ -94,13 +94,27 @@ inline Shorts operator+(Shorts a, Shorts b) {
     return each([](__m256i a, __m256i b) { return _mm256_add_epi16(a, b); }, a, b);
 }
 
-inline Shorts rounded(Floats a) {
+inline Shorts codes_of(Floats a, Floats zero) {
     const auto part = [&](int k) {
-        const __m256i sum = _mm256_castps_si256(_mm256_add_ps(a.at[k], _mm256_set1_ps(kRawZero)));
+        const __m256i sum = _mm256_castps_si256(_mm256_add_ps(a.at[k], zero.at[k]));
         return _mm256_blend_epi16(sum, _mm256_setzero_si256(), 0xAA);
     };
     return {together(part(0), part(1)), together(part(2), part(3))};
 }
+inline Shorts codes_of(const float* p, Floats zero) { return codes_of(whole(p), zero); }
+
+inline Shorts codes_of(const bf16* p, Floats zero) {
+    const auto half = [&](int k) {
+        const __m256i all = loaded(p + 8 * k), upper = _mm256_set1_epi32(int(0xFFFF0000));
+        const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(all, 16));
+        const __m256 odd = _mm256_castsi256_ps(_mm256_and_si256(all, upper));
+        const __m256i low = _mm256_castps_si256(_mm256_add_ps(even, zero.at[k]));
+        const __m256i high = _mm256_castps_si256(_mm256_add_ps(odd, zero.at[k + 1]));
+        return _mm256_blend_epi16(low, _mm256_slli_epi32(high, 16), 0xAA);
+    };
+    return {half(0), half(2)};
+}
+constexpr size_t kApart = 16;
 
 inline Ints wider(Shorts a) {
     return {_mm256_cvtepi16_epi32(lower(a.low)), _mm256_cvtepi16_epi32(upper(a.low)),

@@ -57,11 +57,23 @@ inline Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.low, b.low
 inline Shorts operator*(Shorts a, Shorts b) { return {_mm512_mullo_epi16(a.v, b.v)}; }
 inline Shorts operator+(Shorts a, Shorts b) { return {_mm512_add_epi16(a.v, b.v)}; }
 
-// To the nearest, ties to even, for sizes below 2^15.
-inline Shorts rounded(Floats a) {
-    const Floats sum = a + same(kRawZero);
+// To the nearest, ties to even, for sizes below 2^15: what is added leaves no bits for a fraction (zero_of).
+inline Shorts codes_of(Floats a, Floats zero) {
+    const Floats sum = a + zero;
     return {halves<0>(_mm512_castps_si512(sum.low), _mm512_castps_si512(sum.high))};
 }
+inline Shorts codes_of(const float* p, Floats zero) { return codes_of(whole(p), zero); }
+
+// Even places and odd ones apart, as in zero, so that no number changes its lane.
+inline Shorts codes_of(const bf16* p, Floats zero) {
+    const __m512i all = _mm512_loadu_si512(p);
+    const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(all, 16));
+    const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(all, _mm512_set1_epi32(int(0xFFFF0000))));
+    const __m512i low = _mm512_castps_si512(_mm512_add_ps(even, zero.low));
+    const __m512i high = _mm512_castps_si512(_mm512_add_ps(odd, zero.high));
+    return {_mm512_mask_blend_epi16(0xAAAAAAAA, low, _mm512_slli_epi32(high, 16))};
+}
+constexpr size_t kApart = 32;
 
 inline Ints wider(Shorts a) {
     return {_mm512_cvtepi16_epi32(_mm512_castsi512_si256(a.v)),

@@ -50,9 +50,17 @@ template <typename T>
 inline Lanes<T> operator+(const Lanes<T>& a, const Lanes<T>& b) {
     return each<T>([&](size_t k) { return a.at[k] + b.at[k]; });
 }
-inline Shorts rounded(const Floats& a) {
-    return each<int16_t>([&](size_t k) { return rounded(a.at[k]); });
+inline Shorts codes_of(const Floats& a, const Floats& zero) {
+    const Floats sum = a + zero;
+    Ints bits;
+    std::memcpy(bits.at, sum.at, sizeof bits.at);
+    return each<int16_t>([&](size_t k) { return bits.at[k]; });
 }
+template <typename T>
+inline Shorts codes_of(const T* p, const Floats& zero) {
+    return codes_of(whole(p), zero);
+}
+constexpr size_t kApart = 1;
 inline Ints wider(const Shorts& a) {
     return each<int32_t>([&](size_t k) { return a.at[k]; });
 }

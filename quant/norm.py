@@ -41,7 +41,7 @@ def _backward(
     made = torch.empty_like(dz), torch.empty_like(gamma), torch.empty_like(gamma)
     arrays = gemm.arrays(gemm.reals(dz), gamma, kept, statistics, gemm.reals(made[0]), *made[1:])
     if not kernel(torch.get_num_threads(), *arrays):
-        raise NonFinite("a gradient of a normalization holds NaN or infinity")
+        raise NonFinite("a gradient of a normalization holds NaN, infinity or numbers of 2^117 and more")
     return made
 
 
@@ -61,7 +61,7 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
     statistics = torch.empty(channels, _gemm.STATISTICS, dtype=torch.float64)
     a, b, c, to, *sums = gemm.arrays(gemm.reals(x), gamma, beta, gemm.reals(z), kept, statistics, mean, scale)
     if not _gemm.normalize(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1], sums[2], sums[3]):
-        raise NonFinite("a tensor to be normalized, or a norm's weight or bias, holds NaN or infinity")
+        raise NonFinite("a tensor to be normalized holds NaN, infinity or numbers of 2^117 and more, or a norm's weight or bias does")
     return z, mean, scale, kept, statistics
 
 
@@ -91,7 +91,7 @@ def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
     statistics = torch.empty(rows, _gemm.STATISTICS, dtype=torch.float64)
     a, b, c, to, *sums = gemm.arrays(gemm.reals(x), gamma, beta, gemm.reals(z), kept, statistics)
     if not _gemm.normalize_rows(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1]):
-        raise NonFinite("a tensor to be normalized holds NaN or infinity")
+        raise NonFinite("a tensor to be normalized holds NaN, infinity or numbers of 2^117 and more")
     return z, kept, statistics
 
 

@@ -22,11 +22,32 @@ def power(x: NDArray, bits: int) -> NDArray:
     return np.where(np.abs(x).max(0) > 0, np.exp2(np.clip(bits - exponent, -126, 126)), 1.0)
 
 
+LINE, LINES = 64, 256  # rows of few channels side by side to so many places, and such lines in a block
+
+
+def block_sums(x: NDArray, kept: NDArray | int = 1) -> NDArray:
+    """Sums of x times what is kept, each block of a place's numbers as codes by its own power."""
+    channels = x.shape[1]
+    together = max(LINE // channels, 1)
+    whole = len(x) // together
+    ends = [*range(LINES, whole, LINES), whole] if whole else []
+    kept = np.broadcast_to(kept, x.shape)
+    total = np.zeros(channels)
+    for first, last in zip([0, *ends], [*ends, (len(x) / together)], strict=True):
+        rows = slice(first * together, round(last * together))
+        for place in range(together):
+            part = x[rows][place::together].astype(np.float64)
+            if len(part):
+                p = power(part, 14)
+                total += (np.rint(part * p).astype(np.int64) * kept[rows][place::together]).sum(0) / p
+    return total
+
+
 def defined(x: NDArray, gamma: NDArray, beta: NDArray, dz: NDArray, eps: float) -> tuple[NDArray, ...]:
     """What cpp_ext/norm.hpp says, x and dz (rows, channels) float32: z, dx, dgamma, dbeta."""
     m, p = len(x), power(x, 14)
     q = np.rint(x.astype(np.float64) * p).astype(np.int64)
-    d = np.clip(q - (2 * q.sum(0) + m) // (2 * m), -32767, 32767)
+    d = np.clip(q - np.floor(block_sums(x) / m * p + 0.5).astype(np.int64), -32767, 32767)
     peak = np.abs(d).max(0)
     with np.errstate(divide="ignore"):
         size = K * (np.abs(d).sum(0) / m)
@@ -47,13 +68,14 @@ def defined(x: NDArray, gamma: NDArray, beta: NDArray, dz: NDArray, eps: float) 
 
     pg = power(dz, 14)
     g = np.rint(dz.astype(np.float64) * pg).astype(np.int64)
-    along = (g * sign << octave).sum(0) * lowest * inverse
+    total = block_sums(dz)
+    along = block_sums(dz, sign << octave) * pg * lowest * inverse
     tilt = 256 * K * along / m * (size * inverse)
     mean_sign = 1 - 2 * (d < 0).sum(0) / m
-    mean = np.rint(256 * g.sum(0) / m - tilt * mean_sign).astype(np.int64)
+    mean = np.rint(256 * (total * pg) / m - tilt * mean_sign).astype(np.int64)
     factor_x = np.float32(gamma.astype(np.float64) * (inverse * p) / (256 * pg))
     dx = np.float32(g * 256 - mean - sign * np.rint(tilt).astype(np.int64)) * factor_x
-    return z, dx, np.float32(along / pg), np.float32(g.sum(0) / pg)
+    return z, dx, np.float32(along / pg), np.float32(total)
 
 
 def example(rows: int, channels: int, seed: int) -> tuple[NDArray, NDArray, NDArray, NDArray]:
@@ -322,6 +344,17 @@ def test_what_cannot_be_normalized_is_named() -> None:
         z.backward(torch.full_like(z, torch.nan))
     with pytest.raises(ValueError, match="channels are needed"):
         layer(torch.empty(0, 2, 3, 3))
+
+
+@pytest.mark.parametrize("real", [torch.float32, torch.bfloat16])
+def test_numbers_may_be_as_large_as_is_said(real: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 3, 4, 4).sign() * torch.tensor([1.0, 2.0**116, 1e-38])[:, None, None]
+    for layer in (L1BatchNorm2d(3, eps=0), L1LayerNorm([4, 4], eps=0)):
+        z = layer(x.to(real))
+        assert torch.allclose(z.float().abs().mean(), torch.tensor(1 / K), rtol=0.03), layer
+        with pytest.raises(quant.NonFinite, match="2.117"):
+            layer((2 * x).to(real))
 
 
 @pytest.mark.parametrize("size", [1, 511, 512, 513, 5000])
