@@ -32,6 +32,7 @@ RESNET = {
     "fp32": ["--bits", "32"],
     "w4a4g4-shift-l1": SHIFT,
     "w4a4g4-two-sided-l1": BOTH,
+    "w4a4g4-position-l1": ["--groups", "5", "--scheme", "position"],
     "w4a4g3-tensor-nearest-l1": [*G3, "--groups", "1", "--rounding", "nearest"],
     "w4a4g3-tensor-l1": [*G3, "--groups", "1"],
     "w4a4g3-shift-l1": [*G3, *SHIFT],

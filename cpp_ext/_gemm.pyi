@@ -30,9 +30,9 @@ def convolve_forward(
     stride: int, padding: int, scale: float, y: Any, saved: Any,
 ) -> None: ...  # fmt: skip
 def convolve_backward(
-    threads: int, dy: Any, inverse: Any, shifts: Any, inverse_w: Any | None, shifts_w: Any | None, largest: int,
-    seed: int | None, bits: int, lowest: int, saved: Any, weights: Any, groups: int, stride: int, padding: int,
-    scales: Any, dx: Any, wanted: bool, dw: Any | None,
+    threads: int, dy: Any, inverse: Any, shifts: Any, inverse_w: Any | None, shifts_w: Any | None, of_rows: int,
+    range: float, largest: int, seed: int | None, bits: int, lowest: int, saved: Any, weights: Any, groups: int,
+    stride: int, padding: int, scales: Any, dx: Any, wanted: bool, dw: Any | None,
 ) -> None: ...  # fmt: skip
 def normalize(
     threads: int, x: Any, gamma: Any, beta: Any, eps: float, z: Any, kept: Any, statistics: Any, mean: Any,

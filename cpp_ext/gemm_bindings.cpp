@@ -130,17 +130,21 @@ void forward(int threads, RealArray x, Array<const float> inverse, Array<const u
                      weights.data(), scale, reals(y), saved.data());
 }
 
-// inverse_w and shifts_w: for the gradient of the weights, where that has codes of its own.
+// inverse_w and shifts_w: for the gradient of the weights, where that has codes of its own. of_rows: groups of
+// positions in place of shifts, or 0.
 void backward(int threads, RealArray dy, Array<const float> inverse, Array<const uint8_t> shifts,
-              std::optional<Array<const float>> inverse_w, std::optional<Array<const uint8_t>> shifts_w, int largest,
-              std::optional<uint32_t> seed, unsigned bits, int lowest, Array<uint8_t> saved,
+              std::optional<Array<const float>> inverse_w, std::optional<Array<const uint8_t>> shifts_w, int of_rows,
+              float range, int largest, std::optional<uint32_t> seed, unsigned bits, int lowest, Array<uint8_t> saved,
               Array<const int8_t> weights, size_t groups, size_t stride, size_t padding, Array<const float> scales,
               RealArray dx, bool wanted, std::optional<Array<int64_t>> dw) {
     const Shape s = shape_of(dx, dy, weights, groups, stride, padding);
     check_saved(s, bits, saved), expect(scales, s.images, "scales");
     if (s.rows * s.columns > kMostPositions) throw std::invalid_argument("pictures above 133,000 positions");
     if (dw) expect(*dw, weights.size(), "dw");
-    const Rounding for_dx = rounding(s.images, s.outputs, inverse, shifts, -largest, largest, seed);
+    Rounding for_dx = rounding(s.images, s.outputs, inverse, shifts, -largest, largest, seed);
+    if (of_rows < 0 || of_rows > 7 || (of_rows > 0 && (largest << (of_rows - 1)) > 127))
+        throw std::invalid_argument("shifted codes do not fit a byte");
+    for_dx.groups = of_rows, for_dx.range = range;
     std::optional<Rounding> for_dw;
     if (inverse_w && shifts_w) for_dw = rounding(s.images, s.outputs, *inverse_w, *shifts_w, -largest, largest, seed);
     Reals to = reals(dx);
@@ -246,7 +250,7 @@ NB_MODULE(_gemm, m) {
           "bits"_a.noconvert(), "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scale"_a, "y"_a.noconvert(),
           "saved"_a.noconvert(), release);
     m.def("convolve_backward", &backward, "threads"_a, "dy"_a, "inverse"_a, "shifts"_a, "inverse_w"_a.none(),
-          "shifts_w"_a.none(), "largest"_a, "seed"_a.none(), "bits"_a.noconvert(), "lowest"_a, "saved"_a.noconvert(),
-          "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scales"_a, "dx"_a.noconvert(), "wanted"_a, "dw"_a.none(),
-          release);
+          "shifts_w"_a.none(), "of_rows"_a, "range"_a, "largest"_a, "seed"_a.none(), "bits"_a.noconvert(), "lowest"_a,
+          "saved"_a.noconvert(), "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scales"_a, "dx"_a.noconvert(),
+          "wanted"_a, "dw"_a.none(), release);
 }

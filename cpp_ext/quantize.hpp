@@ -3,7 +3,9 @@
 //
 // x (n, c) is float32 or bfloat16. A code is x * inverse[c], clamped to lowest..largest and rounded to the nearest,
 // ties to even, or where there is a seed floor(x * inverse + u) with quant.random_bits's u of its place; then shifted
-// left by shifts[c]. Compiled without fused multiply-adds, which would round otherwise. Knows no Python.
+// left by shifts[c]. With `groups` a row has an exponent e of its own instead, the largest below `groups` for which its
+// largest |x| * 2^e is within `range`: codes are of x * 2^e, and shifted by groups - 1 - e. Compiled without fused
+// multiply-adds, which would round otherwise. Knows no Python.
 #pragma once
 
 #include <cstddef>
@@ -16,13 +18,16 @@ enum class Real { f32, bf16 };
 constexpr size_t size_of(Real type) { return type == Real::f32 ? 4 : 2; }
 
 // What makes codes of c channels, all of which share `lowest`, `largest` and the seed of chance, which may be null.
-// Pictures have inverse and shifts `step` apart: 0 where they share them, or c.
+// Pictures have inverse and shifts `step` apart: 0 where they share them, or c. groups: 0, or of rows, which then share
+// the first inverse.
 struct Rounding {
     const float* inverse;
     const uint8_t* shifts;
     size_t step;
     float lowest, largest;
     const uint32_t* seed;
+    int groups = 0;
+    float range = 0;
 };
 
 // Where bytes of rows lie: row i is `stride` after row i - 1, but that a new line begins every `width` rows.

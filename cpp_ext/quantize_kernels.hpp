@@ -108,7 +108,8 @@ inline void code(const T* from, const float* inverse, const uint8_t* shifts, con
     *to = uint8_t((uint32_t(found) << *shifts) + 128);
 }
 
-template <bool kChance, typename T>
+// kStep: 1, or 0 where all share the first inverse and shift.
+template <bool kChance, size_t kStep = 1, typename T>
 void codes(size_t count, const T* __restrict x, const float* inverse, const uint8_t* shifts, const Rounding& how,
            uint32_t place, uint32_t seed, uint8_t* __restrict bytes) {
     size_t i = 0;
@@ -117,11 +118,31 @@ void codes(size_t count, const T* __restrict x, const float* inverse, const uint
         for (; i + kBlock <= count; i += kBlock) {
             if constexpr (kChance) random_block(place + uint32_t(i), seed, bits);
             for (size_t k = 0; k < kBlock; ++k)
-                code<kChance>(x + i + k, inverse + i + k, shifts + i + k, how, bits[k], bytes + i + k);
+                code<kChance>(x + i + k, inverse + kStep * (i + k), shifts + kStep * (i + k), how, bits[k],
+                              bytes + i + k);
         }
     for (; i < count; ++i)
-        code<kChance>(x + i, inverse + i, shifts + i, how, kChance ? random_bits(place + uint32_t(i), seed) : 0,
-                      bytes + i);
+        code<kChance>(x + i, inverse + kStep * i, shifts + kStep * i, how,
+                      kChance ? random_bits(place + uint32_t(i), seed) : 0, bytes + i);
+}
+
+// Inverse and shift of a row by its largest number.
+struct OfRow {
+    float inverse;
+    uint8_t shift;
+};
+
+template <typename T>
+inline OfRow of_row(size_t c, const T* __restrict x, const Rounding& how) {
+    using Bits = decltype(bits_of(x));
+    Bits peak = 0;
+    for (size_t i = 0; i < c; ++i) peak = std::max(peak, Bits(bits_of(x + i) & (Bits(~Bits(0)) >> 1)));
+    const uint32_t bits = uint32_t(peak) << (32 - 8 * sizeof(Bits));
+    float largest, inverse = *how.inverse;
+    std::memcpy(&largest, &bits, 4);
+    int shift = how.groups - 1;
+    for (; shift > 0 && largest * 2 <= how.range; --shift) largest *= 2, inverse *= 2;
+    return {inverse, uint8_t(shift)};
 }
 
 template <bool kChance, typename T>
@@ -130,17 +151,27 @@ void rows_as(size_t first, size_t last, size_t c, const T* __restrict x, Roundin
     const size_t together = c && c < kBlock && kBlock % c == 0 && to.stride == c ? kBlock / c : 0;
     float inverse[kBlock];
     uint8_t shifts[kBlock];
-    for (size_t row = 0; row < together; ++row)
+    for (size_t row = 0; !how.groups && row < together; ++row)
         std::copy_n(how.inverse, c, inverse + row * c), std::copy_n(how.shifts, c, shifts + row * c);
     for (; first < last; first += to.width, to.data += to.line) {
         uint8_t* bytes = to.data;
         const size_t end = std::min(last, first + to.width);
         size_t row = first;
         if (together)
-            for (; row + together <= end; row += together, bytes += kBlock)
+            for (; row + together <= end; row += together, bytes += kBlock) {
+                for (size_t r = 0; how.groups && r < together; ++r) {
+                    const OfRow own = of_row(c, x + (row + r) * c, how);
+                    std::fill_n(inverse + r * c, c, own.inverse), std::fill_n(shifts + r * c, c, own.shift);
+                }
                 codes<kChance>(kBlock, x + row * c, inverse, shifts, how, uint32_t(row * c), seed, bytes);
+            }
         for (; row < end; ++row, bytes += to.stride) {
-            codes<kChance>(c, x + row * c, how.inverse, how.shifts, how, uint32_t(row * c), seed, bytes);
+            if (how.groups) {
+                const OfRow own = of_row(c, x + row * c, how);
+                codes<kChance, 0>(c, x + row * c, &own.inverse, &own.shift, how, uint32_t(row * c), seed, bytes);
+            } else {
+                codes<kChance>(c, x + row * c, how.inverse, how.shifts, how, uint32_t(row * c), seed, bytes);
+            }
             std::fill(bytes + c, bytes + to.stride, uint8_t(128));
         }
     }

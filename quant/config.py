@@ -8,7 +8,7 @@ from typing import Any
 from quant.quantizers import largest_code
 
 VERSION = 0
-SCHEMES = ("channel", "two_sided")
+SCHEMES = ("channel", "position", "two_sided")
 NORMS = ("l1", "keep")
 ROUNDINGS = ("stochastic", "nearest")
 
@@ -21,9 +21,10 @@ def most_groups(bits: int) -> int:
 @dataclass(frozen=True)
 class ShiftQuantConfig:
     """bits_w, bits_a, bits_g: of weights, activations and gradients; groups: of ShiftQuant on gradients; scheme: one
-    grouped tensor for both backward products, or "two_sided", one for each; rounding: of gradients; norm: "l1" replaces
-    batch and layer norms; skip: names of modules that stay, with all in them, by default none (the first and last
-    layers of a network usually should).
+    tensor for both backward products, grouped by "channel" (the paper's) or by "position" (of a picture; a row of a
+    linear layer's input), or "two_sided", one for each; rounding: of gradients; norm: "l1" replaces batch and layer
+    norms; skip: names of modules that stay, with all in them, by default none (the first and last layers of a network
+    usually should).
 
     Raises ValueError for what no kernel can do. All defaults are ours.
     """

@@ -3,7 +3,8 @@ multiply and write one picture after the other (cpp_ext/conv.hpp).
 
 Pictures are channels last in memory, float32 or bfloat16. Activations are 0..2^b-1 where nothing is negative and round
 to the nearest, weights have one scale; gradients are ShiftQuant by output channel, over which the gradient of the input
-sums, and for that of the weights the same codes serve; or they are made twice ("two_sided").
+sums, or by position, over which that of the weights does, and the same codes serve for both; or they are made twice
+("two_sided").
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ def gradients(
     q = gemm.check_groups(bits_g, groups_g)
     scale_x, scale_w, lowest = found[0], found[1], int(found[2])
     inverse_w = shifts_w = None
+    of_rows, largest = 0, 0.0
     if scheme == "two_sided":
         ranges = torch.stack([gemm.ranges(picture)[0] for picture in real.view(images, -1, outputs)])
         sample, e, inverse, scale = two_sided_scales(ranges, bits_g, groups_g, 1)
@@ -126,9 +128,11 @@ def gradients(
         shifts_w = (groups_g - 1 - e).expand(images, outputs).to(torch.uint8).contiguous()
     else:
         ranges, _ = gemm.ranges(real.view(-1, outputs))
-        largest = ranges.amax()
-        e = exponents(ranges, largest, groups_g)
-        inverse, scale_dw = scales(largest, e, q)
+        scope = ranges.amax()
+        e = exponents(ranges, scope, groups_g)
+        if scheme == "position":  # exponents of theirs are for the kernel to find
+            e, of_rows, largest = torch.zeros_like(e), groups_g, float(scope)
+        inverse, scale_dw = scales(scope, e, q)
         shifts, factors = groups_g - 1 - e, scale_dw.expand(images)
     power = 2.0 ** (1 - groups_g)
     dx = _empty(images, height, width, inputs, dy.dtype)
@@ -138,8 +142,9 @@ def gradients(
         gemm.reals(dx),
     )  # fmt: skip
     _gemm.convolve_backward(
-        torch.get_num_threads(), from_dy, inverses, by, inverse_w, shifts_w, q, None if seed is None else int(seed),
-        gemm.saved_bits(bits_a), lowest, kept, from_w, groups, stride, padding, factors_of, to, wanted[0], dw,
+        torch.get_num_threads(), from_dy, inverses, by, inverse_w, shifts_w, of_rows, largest, q,
+        None if seed is None else int(seed), gemm.saved_bits(bits_a), lowest, kept, from_w, groups, stride, padding,
+        factors_of, to, wanted[0], dw,
     )  # fmt: skip
     dx = dx.to(dy.dtype).permute(0, 3, 1, 2) if wanted[0] else dy.new_empty(0)
     if dw is None:

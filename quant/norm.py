@@ -61,7 +61,9 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
     statistics = torch.empty(channels, _gemm.STATISTICS, dtype=torch.float64)
     a, b, c, to, *sums = gemm.arrays(gemm.reals(x), gamma, beta, gemm.reals(z), kept, statistics, mean, scale)
     if not _gemm.normalize(torch.get_num_threads(), a, b, c, eps, to, sums[0], sums[1], sums[2], sums[3]):
-        raise NonFinite("a tensor to be normalized holds NaN, infinity or numbers of 2^117 and more, or a norm's weight or bias does")
+        raise NonFinite(
+            "a tensor to be normalized holds NaN, infinity or numbers of 2^117 and more, or its weight or bias does"
+        )
     return z, mean, scale, kept, statistics
 
 

@@ -63,7 +63,7 @@ def gradients(
         of_x, of_w = (two_sided(last.flatten(1, 2), bits_g, groups_g, chance, dim) for dim in (2, 0))
         scale_dx, scale_dw = of_x.scale.view(images, 1, 1, 1), of_w.scale.view(outputs, 1, 1, 1)
     else:
-        of_x = of_w = channel(last.flatten(0, 2), bits_g, groups_g, chance)
+        of_x = of_w = channel(last.flatten(0, 2), bits_g, groups_g, chance, dim=0 if scheme == "position" else 1)
         scale_dx = scale_dw = of_x.scale.view(())
     _, ky, kx, of_group = codes.shape
     of_outputs = outputs // groups

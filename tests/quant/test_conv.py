@@ -1,5 +1,9 @@
 """The integer convolution against float64 arithmetic on what its codes stand for."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -21,6 +25,7 @@ CASES = [  # inputs, outputs, kernel, stride, padding, groups, height, width
     (5, 10, 3, 1, 1, 5, 40, 6),
     (1, 1, 2, 3, 3, 1, 3, 3),
 ]
+KINDS = ("channel", "position", "two_sided", "bfloat16", "position, bfloat16", "positive", "six bits")
 
 
 def exact(made: quant.Codes) -> Tensor:
@@ -28,16 +33,15 @@ def exact(made: quant.Codes) -> Tensor:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", ["channel", "two_sided", "bfloat16", "positive", "six bits"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_all_three_products_are_those_of_the_codes(case: tuple, kind: str) -> None:
     inputs, outputs, kernel, stride, padding, groups, height, width = case
     random = torch.Generator().manual_seed(height)
     bits = 6 if kind == "six bits" else 4
-    config = ShiftQuantConfig(
-        bits, bits, bits, 3 if bits == 6 else 4, scheme="two_sided" if kind == "two_sided" else "channel"
-    )
+    scheme = next((s for s in ("position", "two_sided") if s in kind), "channel")
+    config = ShiftQuantConfig(bits, bits, bits, 3 if bits == 6 else 4, scheme)
     layer = Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, config=config)
-    real = torch.bfloat16 if kind == "bfloat16" else torch.float32
+    real = torch.bfloat16 if "bfloat16" in kind else torch.float32
     x = torch.randn(2, inputs, height, width, generator=random).to(real)
     x = (x.abs() if kind == "positive" else x).requires_grad_()
     torch.manual_seed(5)
@@ -51,10 +55,11 @@ def test_all_three_products_are_those_of_the_codes(case: tuple, kind: str) -> No
     samples = dy.permute(0, 2, 3, 1).flatten(1, 2).float()
 
     def gradient(dim: int) -> Tensor:
-        if kind == "two_sided":
+        if scheme == "two_sided":
             made = exact(quant.two_sided(samples, bits, config.groups, seed, dim))
         else:
-            made = exact(quant.channel(samples.flatten(0, 1), bits, config.groups, seed))
+            dim = 0 if scheme == "position" else 1
+            made = exact(quant.channel(samples.flatten(0, 1), bits, config.groups, seed, dim))
         return made.view(2, *y.shape[2:], outputs).permute(0, 3, 1, 2)
 
     xs = exact(quant.activations(x.detach().float().permute(0, 2, 3, 1), bits)).permute(0, 3, 1, 2).requires_grad_()
@@ -63,8 +68,30 @@ def test_all_three_products_are_those_of_the_codes(case: tuple, kind: str) -> No
     dx, dw = (torch.autograd.grad(expected, of, gradient(dim), retain_graph=True)[0] for of, dim in ((xs, 2), (ws, 0)))
     wanted = (expected + layer.bias[:, None, None], dx, dw, dy.sum((0, 2, 3)))
     for found, value in zip((y, x.grad, layer.weight.grad, layer.bias.grad), wanted, strict=True):
-        near = {"rtol": 2**-7, "atol": 2e-2} if kind == "bfloat16" else {"rtol": 1e-5, "atol": 1e-6}
+        near = {"rtol": 2**-7, "atol": 2e-2} if "bfloat16" in kind else {"rtol": 1e-5, "atol": 1e-6}
         assert found is not None and torch.allclose(found.double(), value.double(), **near)
+
+
+def test_every_instruction_set_and_any_threads_give_the_same_numbers() -> None:
+    program = (
+        "import hashlib, sys, torch; from quant import ShiftQuantConfig; from quant.conv import Conv2d;"
+        "torch.set_num_threads(THREADS); g = torch.Generator().manual_seed(1); made = [];\n"
+        "for c, scheme in ((16, 'position'), (70, 'position'), (16, 'channel'), (70, 'two_sided')):\n"
+        "    torch.manual_seed(2); layer = Conv2d(c, c, 3, padding=1, config=ShiftQuantConfig(scheme=scheme))\n"
+        "    x = torch.randn(4, c, 12, 12, generator=g).requires_grad_(); y = layer(x)\n"
+        "    y.backward(torch.randn(y.shape, generator=g) * torch.logspace(-3, 0, 12))\n"
+        "    made += [y, x.grad, layer.weight.grad]\n"
+        "print(hashlib.sha256(b''.join(a.detach().contiguous().numpy().tobytes() for a in made)).hexdigest())"
+    )
+    found = set()
+    for isa in ("scalar", "avx2", "avx512"):
+        for threads in (1, 3):
+            env = {**os.environ, "MLIC_CPU": isa}
+            line = [sys.executable, "-c", program.replace("THREADS", str(threads))]
+            run = subprocess.run(line, env=env, capture_output=True, text=True)
+            assert run.returncode == 0 or "lacks" in run.stderr, run.stderr
+            found |= set(run.stdout.split())
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ CASES = [  # inputs, outputs, kernel, stride, padding, groups, height, width
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("scheme", ["channel", "two_sided"])
+@pytest.mark.parametrize("scheme", ["channel", "position", "two_sided"])
 @pytest.mark.parametrize("positive", [False, True])
 def test_all_numbers_are_those_of_the_kernels(device: str, case: tuple, scheme: str, positive: bool) -> None:
     inputs, outputs, kernel, stride, padding, groups, height, width = case
