@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.errors import CodecError
-from rate.options import Parser
+from rate.options import Parser, one_line
 
 from .report import write
 
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             write(args.json, result)
             print(f"wrote {args.json}", file=sys.stderr)
     except (CodecError, ImportError, OSError, ValueError) as error:
-        print(f"bench {args.suite}: {error}", file=sys.stderr)
+        print(f"bench {args.suite}: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"bench {args.suite}: interrupted", file=sys.stderr)

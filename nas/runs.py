@@ -24,6 +24,7 @@ from codec.cluster import connected
 from codec.errors import CodecError
 from codec.training.data import load_pictures
 from quant.training import replace
+from rate.options import one_line
 
 CHECKPOINT, CONFIG, LOG = "checkpoint.pt", "config.json", "log.jsonl"
 
@@ -209,7 +210,7 @@ def ended(name: str, work: Callable[[], None]) -> int:
     try:
         work()
     except (CodecError, FloatingPointError, ImportError, OSError, ValueError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{name}: stopped; the same command goes on from the last whole epoch", file=sys.stderr)

@@ -46,6 +46,8 @@ def load(source: str) -> Examples:
     if kind != "cifar10" or not where:
         raise NoData(f"{source}: data are cifar10:FOLDER or text:FOLDER")
     folder = Path(where)
+    if not folder.is_dir():
+        raise NoData(f"{where} is not a folder")
     if (folder / "cifar-10-batches-py").is_dir():
         return _pickled(folder / "cifar-10-batches-py")
     if (folder / "data_batch_1").is_file():

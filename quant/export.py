@@ -30,7 +30,7 @@ from quant.config import ShiftQuantConfig
 from quant.freeze import Frozen, freeze
 from quant.networks import CONTEXT, NETWORKS
 from rate import entropy_bits
-from rate.options import Parser
+from rate.options import Parser, one_line
 
 OPSET = 21  # the first with 4-bit integers
 
@@ -213,12 +213,12 @@ def load(folder: Path, source: str | None) -> tuple[training.Options, data.Examp
         options = training.Options(**fields, config=ShiftQuantConfig.from_dict(config))
         if options.model not in NETWORKS:
             raise ValueError(f"{folder} was trained with a network {options.model}, which is unknown")
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'config.json'} is damaged") from error
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / 'config.json'} is damaged, or of another program") from error
     examples = data.load(source or options.data)
     model = training.build(options, examples.classes)
     if (options.model == "char") == bool(examples.test_labels.size):
-        raise ValueError(f"{options.model} does not take {source}")
+        raise ValueError(f"{options.model} does not take {source or options.data}")
     try:
         model.load_state_dict(training.checkpoint(folder)["model"])
     except (KeyError, RuntimeError) as error:
@@ -254,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.json:
             training.replace(args.json, json.dumps(results, indent=1) + "\n")
     except (ValueError, OSError, ImportError) as error:
-        print(f"quant.export: {error}", file=sys.stderr)
+        print(f"quant.export: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nquant.export: interrupted, nothing was written", file=sys.stderr)

@@ -29,7 +29,7 @@ from quant import data
 from quant.config import NORMS, ROUNDINGS, SCHEMES, ShiftQuantConfig, most_groups
 from quant.networks import NETWORKS
 from quant.training import Options, Run, replace
-from rate.options import Parser
+from rate.options import Parser, one_line
 
 
 def parser() -> argparse.ArgumentParser:
@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
         spread = f" +- {found['deviation']:.2f}" if found["deviation"] is not None else ""
         print(f"{args.out}: test {found['mean']:.2f}{spread}")
     except (ValueError, OSError) as error:
-        print(f"quant.train: {error}", file=sys.stderr)
+        print(f"quant.train: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nstopped; the same command goes on from the last whole epoch of {args.out}", file=sys.stderr)

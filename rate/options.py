@@ -6,6 +6,13 @@ import argparse
 from typing import Any, NoReturn
 
 
+def one_line(error: Exception) -> str:
+    """An error in one line: of a file, its name and what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class Parser(argparse.ArgumentParser):
     """argparse's, whose description keeps its lines, and which says what is wrong in one line, as `codec` does."""
 

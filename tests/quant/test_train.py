@@ -142,7 +142,8 @@ def test_what_is_kept_for_the_way_back_takes_less_than_three_tenths_of_bfloat16(
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    (["--data", "cifar10:/nowhere", "--model", "resnet20"], "holds neither"),
+    (["--data", "cifar10:/nowhere", "--model", "resnet20"], "/nowhere is not a folder"),
+    (["--data", "cifar10:/", "--model", "resnet20"], "holds neither"),
     (["--data", "pictures", "--model", "resnet20"], "data are cifar10:FOLDER"),
     (["--data", "text:", "--model", "resnet20"], "resnet20 does not train on text:"),
     (["--data", "text:", "--model", "char", "--bits", "6", "--groups", "4"], "do not fit a byte"),
