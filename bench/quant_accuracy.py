@@ -2,8 +2,9 @@
 
     python -m bench quant-accuracy --data DIR --out RUNS --json FILE
 
-Every variant is `python -m quant.train` with the same data, schedule and seeds, one thread each, --jobs at a time. Runs
-are kept in RUNS, and the same command goes on from there.
+Every variant is `python -m quant.train` with the same data, schedule and seeds, one thread each, --jobs at a time; of
+3-bit gradients, which tell quantizers apart, with a shorter schedule. Runs are kept in RUNS, and the same command goes
+on from there.
 
 accuracy/MODEL/VARIANT/test        mean over seeds: per cent of the test pictures, or bits per character
 accuracy/MODEL/VARIANT/deviation   over seeds
@@ -26,45 +27,43 @@ from rate import data_dir
 
 from .report import Row, report, row
 
-SHIFT, BOTH = ["--groups", "4"], ["--groups", "4", "--scheme", "two_sided"]
+SHIFT = ["--groups", "4"]
+RESNET = {"fp32": ["--bits", "32"], "w4a4g4-position-l1": ["--groups", "5", "--scheme", "position"]}
 G3 = ["--bits-gradients", "3"]
-RESNET = {
-    "fp32": ["--bits", "32"],
-    "w4a4g4-shift-l1": SHIFT,
-    "w4a4g4-two-sided-l1": BOTH,
-    "w4a4g4-position-l1": ["--groups", "5", "--scheme", "position"],
+RESNET_G3 = {
     "w4a4g3-tensor-nearest-l1": [*G3, "--groups", "1", "--rounding", "nearest"],
     "w4a4g3-tensor-l1": [*G3, "--groups", "1"],
     "w4a4g3-shift-l1": [*G3, *SHIFT],
-    "w4a4g3-two-sided-l1": [*G3, *BOTH],
+    "w4a4g3-two-sided-l1": [*G3, *SHIFT, "--scheme", "two_sided"],
 }
 TEXT = ["--data", "text:", "--subset", "2000000", "--batch", "32"]
 CHAR = {"fp32": ["--bits", "32"], "w6a6g6-shift-l1": ["--bits", "6", "--groups", "3"]}
+VARIANTS = {"resnet20": RESNET, "resnet20-g3": RESNET_G3, "char": CHAR}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this suite."""
     parser.add_argument("--out", type=Path, required=True, metavar="RUNS", help="folder of the runs")
-    parser.add_argument("--epochs", type=int, default=6, metavar="N", help="of CIFAR-10 [6]")
+    parser.add_argument("--epochs", type=int, default=20, metavar="N", help="of CIFAR-10 [20]")
+    parser.add_argument("--g3-epochs", type=int, default=6, metavar="N", help="of CIFAR-10 with 3-bit gradients [6]")
     parser.add_argument("--text-epochs", type=int, default=2, metavar="N", help="of 2 million characters [2]")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="[3]")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="at a time, one thread each [2]")
-    parser.add_argument("--models", nargs="+", choices=("resnet20", "char"), default=["resnet20", "char"])
+    parser.add_argument("--models", nargs="+", choices=VARIANTS, default=[*VARIANTS])
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train what is not trained yet and give the report."""
-    shared = {}
-    if "resnet20" in args.models:
-        shared["resnet20"] = ["--data", f"cifar10:{data_dir(args.data) / 'cifar10'}", "--epochs", str(args.epochs)]
-    shared["char"] = [*TEXT, "--epochs", str(args.text_epochs)]
-    variants = {"resnet20": RESNET, "char": CHAR}
-    work = [(model, name, options) for model in args.models for name, options in variants[model].items()]
+    shared = {"char": ["--model", "char", *TEXT, "--epochs", str(args.text_epochs)]}
+    if set(args.models) != {"char"}:
+        pictures = ["--model", "resnet20", "--data", f"cifar10:{data_dir(args.data) / 'cifar10'}", "--epochs"]
+        shared |= {"resnet20": [*pictures, str(args.epochs)], "resnet20-g3": [*pictures, str(args.g3_epochs)]}
+    work = [(model, name, options) for model in args.models for name, options in VARIANTS[model].items()]
 
     def train(job: tuple[str, str, list[str]]) -> dict[str, Any]:
         model, name, options = job
         out = args.out / f"{model}-{name}"
-        line = [sys.executable, "-m", "quant.train", "--out", str(out), "--model", model, *shared[model], *options,
+        line = [sys.executable, "-m", "quant.train", "--out", str(out), *shared[model], *options,
                 "--seeds", str(args.seeds), "--threads", "1"]  # fmt: skip
         made = subprocess.run(line, capture_output=True, text=True)
         if made.returncode:
@@ -76,9 +75,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with ThreadPoolExecutor(args.jobs) as pool:
         for (model, name, _), found in zip(work, pool.map(train, work), strict=True):
             prefix = f"accuracy/{model}/{name}"
-            rows.append(row(f"{prefix}/test", found["mean"], "%" if model == "resnet20" else "bit/character", 3))
-            rows.append(row(f"{prefix}/deviation", found["deviation"], "same", 3))
+            rows.append(row(f"{prefix}/test", found["mean"], "bit/character" if model == "char" else "%", 3))
+            rows.append(row(f"{prefix}/deviation", found["deviation"] or 0.0, "same", 3))
             rows.append(row(f"{prefix}/loss", statistics.mean(found["loss"]), "nats", 4))
             rows.append(row(f"{prefix}/step", statistics.median(found["step_ms"]), "ms", 1))
-    schedules = {model: shared[model][2:] for model in args.models}
+    schedules = {model: shared[model][4:] for model in args.models}
     return report("quant-accuracy", rows, seeds=args.seeds, jobs=args.jobs, schedules=schedules)

@@ -271,6 +271,36 @@ def quant_train(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+ACCURACY = {
+    "fp32": "float32",
+    "w4a4g4-position-l1": "4 bits, gradients by position",
+    "w4a4g3-tensor-nearest-l1": "gradients of 3 bits, one scale, to the nearest",
+    "w4a4g3-tensor-l1": "gradients of 3 bits, one scale",
+    "w4a4g3-shift-l1": "gradients of 3 bits, by channel",
+    "w4a4g3-two-sided-l1": "gradients of 3 bits, on two sides",
+    "w6a6g6-shift-l1": "6 bits, gradients by channel",
+}
+UNITS = {"char": "Transformer, characters", "resnet20": "ResNet-20", "resnet20-g3": "ResNet-20"}
+
+
+def quant_accuracy(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `quant-accuracy`."""
+    values = {r["name"].removeprefix("accuracy/"): r["value"] for r in result["rows"]}
+    lines = ["| network | trained in | epochs | test | training loss |", "|---|---|---:|---:|---:|"]
+    for model, schedule in result["schedules"].items():
+        epochs, unit = schedule[schedule.index("--epochs") + 1], "bit/character" if model == "char" else "%"
+        for name in dict.fromkeys(n.split("/")[1] for n in values if n.startswith(f"{model}/")):
+            test, deviation, loss = (values[f"{model}/{name}/{what}"] for what in ("test", "deviation", "loss"))
+            test = f"{test:.2f} +- {deviation:.2f} {unit}"
+            lines.append(f"| {UNITS[model]} | {ACCURACY[name]} | {epochs} | {test} | {loss:.3f} |")
+    lines += [
+        "",
+        f"Means and deviations of {result['seeds']} seeds; rows of as many epochs share schedule and seeds. On the "
+        f"integer kernels, with integer L1 norms. Source: {source(result)}.",
+    ]
+    return "\n".join(lines)
+
+
 def nas_step(result: dict[str, Any]) -> str:
     """The Markdown of one result of the suite `nas-step`."""
     values = {r["name"].removeprefix("nas-step/"): r["value"] for r in result["rows"]}
@@ -327,6 +357,7 @@ TABLES = {
     "ablation": ("ablation", ablation),
     "gemm": ("gemm", gemm),
     "l1norm": ("l1norm", l1norm),
+    "quant-accuracy": ("quant-accuracy", quant_accuracy),
     "quant-train": ("quant-train", quant_train),
     "nas-step": ("nas-step", nas_step),
     "fpga": ("fpga", fpga),

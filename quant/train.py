@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     )
     for name in ("weights", "activations", "gradients"):
         p.add_argument(f"--bits-{name}", type=int, metavar="B", help="where other than --bits")
-    p.add_argument("--groups", type=int, metavar="G", help="of gradients [as many as fit a byte, at most 4]")
+    p.add_argument(
+        "--groups", type=int, metavar="G", help="of gradients [as many as fit a byte, at most 4, by position 5]"
+    )
     p.add_argument("--scheme", choices=SCHEMES, default="channel", help="[channel]")
     p.add_argument("--rounding", choices=ROUNDINGS, default="stochastic", help="of gradients [stochastic]")
     p.add_argument("--norm", choices=NORMS, default="l1", help="[l1]")
@@ -73,7 +75,8 @@ def config_of(args: argparse.Namespace) -> ShiftQuantConfig | None:
             raise ValueError("--bits 32 is floating point: the options of integers do not go with it")
         return None
     w, a, g = (args.bits if b is None else b for b in (args.bits_weights, args.bits_activations, args.bits_gradients))
-    groups = min(most_groups(g), 4) if args.groups is None else args.groups
+    most = 5 if args.scheme == "position" else 4  # groups of more, of 3-bit codes, were not measured
+    groups = min(most_groups(g), most) if args.groups is None else args.groups
     return ShiftQuantConfig(w, a, g, groups, args.scheme, args.rounding, args.norm)
 
 

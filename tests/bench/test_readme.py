@@ -75,7 +75,18 @@ def test_tables_say_what_the_rows_say() -> None:
 def results(tmp_path: Path) -> Path:
     for name, result in (("rd", RD), ("learning", LEARNING), ("process", PROCESS), ("coder", CODER)):
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
-    for name in ("big", "batch", "large", "ablation", "gemm", "l1norm", "quant-train", "nas-step", "fpga"):
+    for name in (
+        "big",
+        "batch",
+        "large",
+        "ablation",
+        "gemm",
+        "l1norm",
+        "quant-accuracy",
+        "quant-train",
+        "nas-step",
+        "fpga",
+    ):
         (tmp_path / f"{name}.json").write_text((ROOT / "results" / f"{name}.json").read_text())
     return tmp_path
 
