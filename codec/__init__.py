@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec.container import DAMAGED, Container, peek
-from codec.errors import BadInput, CodecError, Corrupt, NotMLIC, OutOfReach, UnknownModel, UnsupportedVersion
+from codec.errors import BadInput, CodecError, Corrupt, NotMLIC, OutOfReach, UnknownModel, UnsupportedVersion, install
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -111,7 +111,7 @@ def _refinement(pixels: int, grid: tuple[int, int] | None) -> Any:
     try:
         from codec.refine import MAX_PIXELS, refine
     except ModuleNotFoundError as error:
-        raise CodecError("an effort above 5 needs PyTorch: pip install 'narrowbit[train]'") from error
+        raise CodecError(f"an effort above 5 needs PyTorch: {install('train')}") from error
     if pixels > MAX_PIXELS:
         raise BadInput(f"{pixels:,} pixels are too many for an effort above 5, which takes at most {MAX_PIXELS:,}")
     if grid:
@@ -132,8 +132,8 @@ def decode(
     """The bytes of a .mlic file -> a Pillow image of mode RGB, RGBA, L, LA or I;16.
 
     crop: x, y, width, height of a region; of a picture in tiles only those that it needs are decoded, and need be
-    whole. preview: from the first bytes of a file that may be cut short. The image's `info` has what `metadata` names
-    of icc_profile, exif and xmp. runtime: "native", "onnx" or "torch".
+    whole. preview: from the first bytes of a file that may be cut short; grey where nothing came. The image's `info`
+    has what `metadata` names of icc_profile, exif and xmp. runtime: "native", "onnx" or "torch".
     Raises NotMLIC, UnsupportedVersion, UnknownModel, Corrupt, BadInput (crop, metadata).
     """
     return decode_picture(
@@ -156,16 +156,17 @@ def decode_picture(
     from codec.metadata import kinds
 
     keep = kinds(metadata)
-    found, executor = _open(data, model, threads, runtime, whole=crop is None and not preview)
+    found, undamaged, executor = _open(data, model, threads, runtime, whole=crop is None and not preview)
     executor.prepare("synthesis")
-    return pipeline.decode(found, executor, crop, preview, keep)
+    return pipeline.decode(found, executor, crop, preview and not undamaged, keep)
 
 
 def verify(data: bytes, *, model: str | Path | None = None, threads: int | None = None) -> None:
     """Decode all of a .mlic file but the drawing of the picture. Raises as decode does."""
     from codec import pipeline
 
-    pipeline.verify(*_open(data, model, threads, "native"))
+    found, _, executor = _open(data, model, threads, "native")
+    pipeline.verify(found, executor)
 
 
 def info(data: bytes) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def _runtime(bundle: Bundle, kind: str, threads: int | None) -> Any:
     except ModuleNotFoundError as error:
         if kind != "torch":
             raise
-        raise CodecError("the torch runtime needs PyTorch: pip install 'narrowbit[train]'") from error
+        raise CodecError(f"the torch runtime needs PyTorch: {install('train')}") from error
 
 
 def _checked(data: bytes) -> bytes:
@@ -234,13 +235,13 @@ def _checked(data: bytes) -> bytes:
 
 def _open(
     data: bytes, model: str | Path | None, threads: int | None, runtime: str, whole: bool = True
-) -> tuple[Container, Any]:
-    """Check in the order header, model, payload: the fields of a file, which must be whole unless a part will do, and
-    an executor of its model."""
+) -> tuple[Container, bool, Any]:
+    """Check in the order header, model, payload: the fields of a file, which must be whole unless a part will do,
+    whether it is, and an executor of its model."""
     found, undamaged = peek(_checked(data))
     from codec.bundle import find_by_id
 
     bundle = find_by_id(found.entropy_id, model)
     if not found.pieces or (whole and not undamaged):
         raise Corrupt(DAMAGED)
-    return found, _runtime(bundle, runtime, threads)
+    return found, undamaged, _runtime(bundle, runtime, threads)

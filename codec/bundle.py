@@ -28,8 +28,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from codec import manifest
-from codec.config import Config
+from codec.config import QPS, Config
 from codec.errors import UnknownModel
+from codec.ops.shapes import count, vectors
 
 VERSION = "0"
 DRAWING = ("float/g_s/", "float/y/")  # arrays that draw the picture
@@ -43,6 +44,18 @@ def identity(arrays: Mapping[str, NDArray], size: int) -> bytes:
         a = a.astype(a.dtype.newbyteorder("<"))
         total.update(f"{name} {a.dtype.str} {a.shape};".encode() + a.tobytes())
     return total.digest()[:size]
+
+
+def shapes(cfg: Config) -> dict[str, tuple[int, ...]]:
+    """Of the float part and of the layers of the integer part."""
+    layers = {n: shape for part in count(cfg).values() for n, shape in part.layers.items()} | vectors(cfg)
+    found = {}
+    for n, shape in layers.items():
+        if n.endswith(("/weight", "/bias")):
+            found[f"{'integer' if n.startswith(('h_s/', 'slice/')) else 'float'}/{n}"] = shape
+        elif not n.startswith(("h_s/", "z/")):
+            found[f"float/{n}"] = (QPS, *shape[1:]) if len(shape) > 1 else shape  # evaluated at all levels
+    return found
 
 
 @dataclass
@@ -69,7 +82,7 @@ class Bundle:
 
     @cached_property
     def arrays(self) -> dict[str, NDArray]:
-        """All arrays; raises UnknownModel if they are not what the file's ids promise."""
+        """All arrays; raises UnknownModel if they are not what the file's ids and its configuration promise."""
         try:
             arrays = load_file(self.path)
         except SafetensorError as error:
@@ -78,6 +91,9 @@ class Bundle:
             raise UnknownModel(f"{self.path} is damaged: its contents do not match its model id")
         if identity(self._drawing(arrays), 2) != self.synthesis_id:
             raise UnknownModel(f"{self.path} is damaged: its contents do not match its synthesis id")
+        layers = {n: a.shape for n, a in arrays.items() if n.startswith("float/") or n.endswith(("/weight", "/bias"))}
+        if layers != shapes(self.config):
+            raise UnknownModel(f"{self.path} is damaged: its arrays are not those of its configuration")
         return arrays
 
     def _drawing(self, arrays: dict[str, NDArray]) -> dict[str, NDArray]:

@@ -22,7 +22,7 @@ from codec import commands, files
 from codec.commands import coding, measuring
 from codec.commands import say as _say
 from codec.completion import SHELLS, paths, script
-from codec.errors import CodecError, Corrupt
+from codec.errors import CodecError, Corrupt, install
 from codec.interrupts import noted
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -127,7 +127,7 @@ def _pass_on(name: str, argv: tuple[str, ...]) -> None:
     try:
         tool = import_module(f"codec.training.{name}")
     except ImportError as error:
-        raise CodecError(f"`codec {name}` needs PyTorch ({error}): pip install 'narrowbit[train,export]'") from error
+        raise CodecError(f"`codec {name}` needs PyTorch ({error}): {install('train,export')}") from error
     sys.exit(tool.main(list(argv)))
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from codec.crew import Lost
-from codec.errors import BadInput, CodecError
+from codec.errors import BadInput, CodecError, install
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -60,7 +60,7 @@ def connected(address: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise CodecError("--ray needs Ray: pip install 'narrowbit[cluster]'") from error
+        raise CodecError(f"--ray needs Ray: {install('cluster')}") from error
     host, _, port = address.removeprefix("ray://").rpartition(":")
     handler = signal.getsignal(signal.SIGTERM)
     try:

@@ -38,6 +38,8 @@ class Config:
     def __post_init__(self) -> None:
         if sum(self.slices) != self.latents:
             raise ValueError(f"slices {self.slices} do not add up to {self.latents} latent channels")
+        if self.heads < 1 or self.context % self.heads:
+            raise ValueError(f"{self.context} channels of context do not make {self.heads} heads")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,6 +1,11 @@
 """What can go wrong, one class per exit code of the `codec` command. Messages are one line and say what to do."""
 
 
+def install(extras: str) -> str:
+    """What to type where a package is missing: ours is on no index."""
+    return f"pip install -e '.[{extras}]' in the clone of narrowbit"
+
+
 class CodecError(Exception):
     """Anything the codec refuses to do."""
 

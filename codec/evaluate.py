@@ -16,7 +16,7 @@ import codec
 import rate
 from codec import picture
 from codec.bundle import Bundle
-from codec.errors import BadInput, CodecError
+from codec.errors import BadInput, CodecError, install
 from rate import LOSSLESS, bits_per_pixel, ms_ssim, psnr
 
 
@@ -43,7 +43,7 @@ def anchors(names: Iterable[str], levels: int) -> dict[str, rate.Curve]:
         if levels < rate.bdrate.MIN_POINTS:
             raise BadInput(f"a BD-rate needs at least {rate.bdrate.MIN_POINTS} levels of --qp")
         if not find_spec("bjontegaard"):
-            raise CodecError("BD-rates need the package bjontegaard: pip install 'narrowbit[bench]'")
+            raise CodecError(f"BD-rates need the package bjontegaard: {install('bench')}")
         try:
             curve = found[name] = rate.read_curve(name)
             rate.bd_rate(curve["bpp"], curve["psnr"], curve["bpp"], curve["psnr"])  # now, not after an hour's work

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,8 @@ from numpy.typing import NDArray
 
 import cpp_ext
 from codec import alpha, metadata
-from codec.coding import code_latents
-from codec.container import BLOCK, Container, Piece, pack, unpack
+from codec.coding import HYPER, code_latents
+from codec.container import BLOCK, MAX_PIECE, Container, Piece, pack, unpack
 from codec.errors import BadInput, Corrupt
 from codec.modes import Decode, Encode, Preview
 from codec.picture import Picture
@@ -92,13 +94,25 @@ def file(
     return pack(Container(width, height, qp, picture.grey, *ids, tuple(pieces), tile, picture.deep, boxes))
 
 
+def _z_shape(box: Box, runtime: Any) -> tuple[int, ...]:
+    return 1, runtime.bundle.config.hyper, -(-(box[3] - box[1]) // BLOCK), -(-(box[2] - box[0]) // BLOCK)
+
+
+def _begun(found: Container, box: Box, coded: Piece, runtime: Any) -> bool:
+    """Whether at least z came of a piece. What has less shows nothing, and would set networks to work on as many pixels
+    as the header claims; z takes a byte for each thousand of them, whatever they show (measured: 37 KB for 2^25)."""
+    if not coded.payload:
+        return False
+    mode = Preview(bank(runtime), coded, _z_shape(box, runtime), 0)
+    mode.code(HYPER, 0, *runtime.z_parameters(found.qp))
+    return not mode.over
+
+
 def _read(found: Container, box: Box, coded: Piece, mode: type[Decode], runtime: Any) -> Latents:
     """Latents of a piece. Raises Corrupt if the payload does not end where it should or gives others."""
-    bundle = runtime.bundle
-    h, w = (-(-(box[i + 2] - box[i]) // BLOCK) for i in (1, 0))
-    z_shape = (1, bundle.config.hyper, h, w)
+    bundle, z_shape = runtime.bundle, _z_shape(box, runtime)
     if mode is Preview and not coded.payload:  # nothing came of it: no work on it
-        size = BLOCK // LATENT * h, BLOCK // LATENT * w
+        size = [BLOCK // LATENT * n for n in z_shape[2:]]
         empty = (np.zeros((1, c, *size), np.float32) for c in (bundle.config.latents, bundle.config.features))
         return next(empty), next(empty)
     try:
@@ -163,19 +177,27 @@ def draw(found: Container, runtime: Any, crop: Box, preview: bool = False) -> ND
     pixels: Any = np.empty((bottom - top, right - left, 3), np.uint16 if found.deep else np.uint8)
     latents: dict[tuple[int, int], Latents] = {}
     pieces = dict(zip(grid, found.pieces, strict=True))
+
+    @cache
+    def piece(k: tuple[int, int]) -> Piece:
+        empty = preview and not _begun(found, grid.box(*k), pieces[k], runtime)
+        return replace(pieces[k], payload=b"") if empty else pieces[k]
+
+    if preview and (right - left) * (bottom - top) > MAX_PIECE and not any(piece(k).payload for k in grid):
+        raise Corrupt("nothing of this large picture came: get more of the file, or ask for a region")
     for tile in grid:
         inside, window = grid.box(*tile), grid.box(*tile, HALO)
         shown = (max(inside[0], left), max(inside[1], top), min(inside[2], right), min(inside[3], bottom))
         if shown[0] >= shown[2] or shown[1] >= shown[3]:
             continue
         to = _shifted(shown, crop)
-        if preview and not pieces[tile].payload:
+        if preview and not piece(tile).payload:
             pixels[to[1] : to[3], to[0] : to[2]] = np.iinfo(pixels.dtype).max // 2
             continue
         near = grid.near(*tile)
         latents = {k: v for k, v in latents.items() if k[0] >= near[0][0][0]}
         for k in (k for row in near for k in row if k not in latents):
-            y_hat, psi = _read(found, grid.box(*k), pieces[k], Preview if preview else Decode, runtime)
+            y_hat, psi = _read(found, grid.box(*k), piece(k), Preview if preview else Decode, runtime)
             latents[k] = y_hat.astype(np.int16), psi.astype(np.int16)  # a quarter of a large picture's memory
         around = _shifted(window, grid.box(*near[0][0]))
         y_hat, psi = (

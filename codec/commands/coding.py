@@ -107,7 +107,10 @@ def _folders(source: str, target: str, recursive: bool, jobs: int, ray: str | No
 @click.option("--time-limit", type=Number(min=0), metavar="SECONDS", help="of refinement")
 @_metadata
 @click.option(
-    "--tile", type=click.IntRange(0, 4096), metavar="SIDE", help="in pixels, 0: none  [default: 1024 above 4 MP]"
+    "--tile",
+    type=click.IntRange(0, 4096),
+    metavar="SIDE",
+    help="in pixels, rounded up to a multiple of 64; 0: none  [default: 1024 above 4 MP]",
 )
 @_recursive
 @_jobs
@@ -152,6 +155,8 @@ def encode(
         raise click.UsageError(f"{' and '.join(_GOALS[name] for name in goal)} say the same thing: give one of them")
     options: Options = {**goal, "effort": int(effort), "metadata": metadata, "tile": tile, "model": model}
     if time_limit is not None:
+        if not codec.EFFORTS[int(effort)]:
+            raise click.UsageError("--time-limit is of refinement: add -e 7, 8 or 9")
         options["time_limit"] = time_limit
     if _folders(source, target, recursive, jobs, ray, force):
         from codec import batch
@@ -193,7 +198,7 @@ def encode(
 @_metadata
 @click.option("--runtime", type=click.Choice(["native", "onnx", "torch"]), default="native", show_default=True)
 @_recursive
-@click.option("--as", "extension", type=click.Choice(KINDS), default="png", help="with -r: the kind of pictures  [png]")
+@click.option("--as", "extension", type=click.Choice(KINDS), help="with -r: the kind of pictures  [png]")
 @_jobs
 @_ray
 @_force
@@ -208,7 +213,7 @@ def decode(
     metadata: str,
     runtime: str,
     recursive: bool,
-    extension: str,
+    extension: str | None,
     jobs: int,
     ray: str | None,
     force: bool,
@@ -226,8 +231,10 @@ def decode(
             raise click.UsageError("--crop and --preview are for single files")
         from codec import batch
 
-        spread: Options = {"jobs": jobs, "ray": ray, "threads": threads, "extension": extension}
+        spread: Options = {"jobs": jobs, "ray": ray, "threads": threads, "extension": extension or "png"}
         return batch.command("decode", Path(source), Path(target), options, **spread, force=force, quiet=quiet)
+    if extension:
+        raise click.UsageError("--as is for folders: add -r")
     start = time.perf_counter()
     files.check_apart(source, target)
     data = files.read(source)

@@ -15,6 +15,7 @@ from codec.commands import model as model_option
 from codec.commands import quiet as quiet_option
 from codec.commands import threads as threads_option
 from codec.completion import paths
+from codec.errors import install
 
 
 @click.command()
@@ -73,7 +74,7 @@ def evaluate(
     for line in skipped:
         tell(f"skipped {line}")
     if not similarity:
-        tell("note: no MS-SSIM without pip install 'narrowbit[bench]'")
+        tell(f"note: no MS-SSIM without {install('bench')}")
     show("  qp  bit/pixel  PSNR, dB  MS-SSIM")
     for qp, bpp, quality, alike in zip(qps, made["bpp"], made["psnr"], made["ms_ssim"], strict=True):
         show(f"{qp:4} {bpp:10.4f} {quality:9.3f}  {'' if alike is None else f'{alike:7.5f}'}")

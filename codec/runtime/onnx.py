@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from codec import modes
 from codec.bundle import Bundle
+from codec.errors import CodecError, UnknownModel
 from codec.network import NARROW
 
 Floats = NDArray[np.float32]
@@ -69,12 +70,17 @@ class OnnxRuntime:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if self.threads:
             options.intra_op_num_threads = self.threads
-        names = self.bundle.metadata[f"arrays/{graph}"].split()
-        values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(self.initializer(n))) for n in names]
-        if names:
-            options.add_external_initializers(names, values)
-        model = self.bundle.arrays[f"graph/{graph}"].tobytes()
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        try:
+            names = self.bundle.metadata[f"arrays/{graph}"].split()
+            values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(self.initializer(n))) for n in names]
+            if names:
+                options.add_external_initializers(names, values)
+            model = self.bundle.arrays[f"graph/{graph}"].tobytes()
+            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except CodecError:
+            raise
+        except Exception as error:  # no id covers the graphs, nor the names of what they need
+            raise UnknownModel(f"{self.bundle.path} is damaged: its graph of {graph} cannot be used") from error
 
     def session(self, graph: str) -> ort.InferenceSession:
         if graph not in self.sessions:

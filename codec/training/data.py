@@ -36,15 +36,19 @@ def _decode(item: tuple[str, bytes]) -> tuple[str, np.ndarray | None]:
     try:
         return name, np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, struct.error, ...
-        print(f"skipped {name}: {error}", file=sys.stderr)
+        why = "it is no picture" if isinstance(error, Image.UnidentifiedImageError) else error
+        print(f"skipped {name}: {why}", file=sys.stderr)
         return name, None
 
 
 def load_pictures(folder: Path, smallest: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """All pictures of a folder (files and tar archives) as uint8 (height, width, 3): (for training, held out).
 
-    Broken files and those with a side below `smallest` are named and left out; fewer than 8 pictures are an error.
+    Broken files and those with a side below `smallest` are named and left out. Raises SystemExit for fewer than 8
+    pictures and for what is no folder.
     """
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is not a folder")
     with ThreadPoolExecutor() as pool:
         decoded = list(pool.map(_decode, _files(folder)))
     small = [n for n, p in decoded if p is not None and min(p.shape[:2]) < smallest]

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 
-from codec import network, tables
+from codec import files, network, tables
 from codec.bundle import DRAWING, VERSION, identity
 from codec.config import QPS, Config
+from codec.manifest import SUFFIX
 from codec.models.mlicv2 import MLICv2, qp_weights
 from codec.models.ops import row_exponents
 from codec.network import NARROW
@@ -142,9 +143,7 @@ def write(model: MLICv2, path: Path) -> dict[str, str]:
     for name, (data, used) in graphs(model.cfg).items():
         arrays[f"graph/{name}"] = np.frombuffer(data, np.uint8)
         metadata[f"arrays/{name}"] = " ".join(used)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(save({n: np.ascontiguousarray(a) for n, a in arrays.items()}, metadata))
-    temporary.replace(path)
+    files.write(str(path), save({n: np.ascontiguousarray(a) for n, a in arrays.items()}, metadata))
     return metadata
 
 
@@ -153,11 +152,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("out", type=Path, help="the bundle to write, NAME.safetensors")
     args = parser.parse_args(argv)
+    if args.out.suffix != SUFFIX:
+        parser.error(f"{args.out} is no name for a bundle: end it in {SUFFIX}")
+    beside = weights.beside(args.out)
+    for target in (args.out, beside):
+        files.check_target(str(target))
     model = weights.load(args.run)
     metadata = write(model, args.out)
     weights.save_beside(model, args.out)
     print(f"{args.out}: {args.out.stat().st_size} bytes, model {metadata['model_id']}, synthesis "
-          f"{metadata['synthesis_id']}", file=sys.stderr)  # fmt: skip
+          f"{metadata['synthesis_id']}; {beside}: for `codec train --from`", file=sys.stderr)  # fmt: skip
     return 0
 
 

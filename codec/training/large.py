@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from codec.training import distributed
 from codec.training.data import Photos
 from codec.training.recipe import Recipe, Stage
 from codec.training.report import Report
-from codec.training.run import CHECKPOINT, Checkpointed
+from codec.training.run import CHECKPOINT, Checkpointed, reading
 
 WEIGHTS = "weights.pth"  # averaged, as CompressAI's tools read them
 MISSED = 4.0  # what a symbol that is worth coding counts in the loss of the selection: to miss it shows in the picture
@@ -135,16 +134,15 @@ def start(args: argparse.Namespace, recipe: Recipe, device: str) -> LargeRun:
     except ValueError as error:
         raise SystemExit(str(error)) from error
     if checkpoint.exists():
-        if torch.load(checkpoint, weights_only=True, mmap=True)["config"] != run.config:
-            raise SystemExit(f"{args.run} is a run of another recipe: give this one a folder of its own")
+        with reading(checkpoint):
+            if torch.load(checkpoint, weights_only=True, mmap=True)["config"] != run.config:
+                raise SystemExit(f"{args.run} is a run of another recipe: give this one a folder of its own")
         run.load(checkpoint)
         return run
     if args.start:
         path = args.start / WEIGHTS if args.start.is_dir() else args.start
-        try:
+        with reading(path, f"file of weights of {recipe.network}"):
             run.put(torch.load(path, weights_only=True, map_location=device)["state_dict"])
-        except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-            raise SystemExit(f"{path} has no weights of {recipe.network}: {error}") from error
         run.average = {n: p.detach().clone() for n, p in run.parameters.items()}
     args.run.mkdir(parents=True, exist_ok=True)
     (args.run / "config.json").write_text(json.dumps(run.config, indent=1) + "\n")

@@ -26,6 +26,22 @@ AVERAGE = 0.998  # decay per step of the averaged weights
 CHECKPOINT = "checkpoint.pt"
 
 
+@contextmanager
+def reading(path: Path, what: str = "checkpoint of codec train") -> Iterator[None]:
+    """Around the reading of a file and what is made of it: where it is no `what`, one line instead of torch's many.
+    Raises SystemExit; OSError where the file is there and cannot be read."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SystemExit(f"{path} does not exist: it should be a {what}") from error
+    except Exception as error:  # whatever bytes are taken for
+        if isinstance(error, OSError) and error.filename:  # of the system: torch's own, from a cut file, names none
+            raise
+        raise SystemExit(
+            f"{path} is damaged, or no {what} ({type(error).__name__}): get a whole copy, or start a new run"
+        ) from error
+
+
 class Checkpointed:
     """counts: steps taken, crops of 256x256 seen, seconds of training in this folder, steps skipped as not finite.
 
@@ -69,20 +85,21 @@ class Checkpointed:
         temporary.replace(self.folder / name)
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True, map_location=next(iter(self.parameters.values())).device)
-        self.put(state["arrays"])
-        for o, s in zip(self.optimizers, state["optimizers"], strict=True):
-            for group in s["param_groups"]:  # a GPU keeps them where its graph reads them
-                group["lr"] = float(group["lr"])
-            try:
-                o.load_state_dict(s)
-            except ValueError as error:  # optimizers shared the arrays out otherwise
-                raise SystemExit(
-                    f"{path} was written by another version of codec train: start a new run --from {path.parent}"
-                ) from error
-        self.average = state["average"]
-        self.counts |= state["counts"]
-        self.rng.bit_generator.state = state["rng"]
+        with reading(path):
+            state = torch.load(path, weights_only=True, map_location=next(iter(self.parameters.values())).device)
+            self.put(state["arrays"])
+            for o, s in zip(self.optimizers, state["optimizers"], strict=True):
+                for group in s["param_groups"]:  # a GPU keeps them where its graph reads them
+                    group["lr"] = float(group["lr"])
+                try:
+                    o.load_state_dict(s)
+                except ValueError as error:  # optimizers shared the arrays out otherwise
+                    raise SystemExit(
+                        f"{path} was written by another version of codec train: start a new run --from {path.parent}"
+                    ) from error
+            self.average = state["average"]
+            self.counts |= state["counts"]
+            self.rng.bit_generator.state = state["rng"]
 
     @torch.no_grad()
     def put(self, values: Mapping[str, Tensor]) -> None:
@@ -132,4 +149,6 @@ class Run(Checkpointed):
 
 
 def config_of(checkpoint: Path) -> Config:
-    return Config.from_dict(torch.load(checkpoint, weights_only=True, mmap=True)["config"])
+    """Of a trunk or branch. Raises SystemExit."""
+    with reading(checkpoint, "checkpoint of a trunk or branch of codec train"):
+        return Config.from_dict(torch.load(checkpoint, weights_only=True, mmap=True)["config"])

@@ -23,6 +23,7 @@ import math
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,15 @@ def update(run: Run, photos: Photos, now: Step) -> tuple[float, Tensor, Tensor]:
     return loss, bpp, mse
 
 
+def _device(name: str) -> str:
+    """For argparse. Touches no GPU: each process of torchrun has one of its own."""
+    with suppress(RuntimeError):
+        device = torch.device(name)
+        if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()):
+            return name
+    raise argparse.ArgumentTypeError(f"there is no {name} here: it is cpu, or cuda where torch sees a GPU")
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="codec train", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of the run; made if absent, resumed if it has a checkpoint")
@@ -91,7 +101,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--from", dest="start", type=Path, help="a run or released bundle whose weights to start from")
     parser.add_argument("--threads", type=int, default=cores(), metavar="N")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=_device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=float, metavar="F", help="batches so many times as large as on a CPU")
     parser.add_argument("--rate", type=float, metavar="R", help=f"of learning [{LEARNING_RATE}]")
     args = parser.parse_args(argv)
@@ -103,8 +113,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         given = getattr(args, name)
         if given is not None and not 0 < given < math.inf:
             parser.error(f"--{'lambda' if name == 'weight' else name} is {given}, not above 0")
-    args.model, args.rate = args.model or "mlicv2-s", args.rate or LEARNING_RATE
-    args.batch, args.pieces = args.batch or 1.0, args.pieces or 1
+    if not 0 <= args.seed < 1 << 64:
+        parser.error(f"--seed is {args.seed}, not in 0..2^64-1")
+    args.rate, args.batch, args.pieces = args.rate or LEARNING_RATE, args.batch or 1.0, args.pieces or 1
     return args
 
 
@@ -126,11 +137,15 @@ def start(args: argparse.Namespace, device: str, photos: Photos) -> Run:
     torch.manual_seed(args.seed)
     known = checkpoint if checkpoint.exists() else trunk if args.release else None
     if known:
-        run = Run(folder, MLICv2(config_of(known)).to(device), args.seed)
+        model = MLICv2(config_of(known))
+    else:
+        model = weights.load(args.start) if args.start else MLICv2(CONFIGS[args.model or "mlicv2-s"])
+    if args.model not in (None, model.cfg.name):
+        raise SystemExit(f"{known or args.start} is of {model.cfg.name}, not {args.model}: leave --model out")
+    run = Run(folder, model.to(device), args.seed)
+    if known:
         run.load(known)
     else:
-        model = weights.load(args.start) if args.start else MLICv2(CONFIGS[args.model])
-        run = Run(folder, model.to(device), args.seed)
         if args.start:
             run.model.hold_gains()
             revive(run.model, photos, run.rng)

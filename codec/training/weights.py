@@ -6,15 +6,17 @@ learned levels of the per-QP vectors, lies beside it in NAME.float.npz: in the r
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from codec import files
 from codec.bundle import Bundle
-from codec.config import Config
 from codec.models.mlicv2 import MLICv2
+from codec.training.run import CHECKPOINT, config_of, reading
 
 
 def in_bundle(name: str) -> bool:
@@ -29,21 +31,25 @@ def beside(bundle: Path) -> Path:
 def save_beside(model: MLICv2, bundle: Path) -> None:
     """Write what the bundle lacks."""
     arrays = {n: a.detach().cpu().numpy().astype(np.float16) for n, a in model.arrays.items() if not in_bundle(n)}
-    np.savez(beside(bundle), **arrays)
+    made = io.BytesIO()
+    np.savez(made, **arrays)
+    files.write(str(beside(bundle)), made.getvalue())
 
 
 def load(source: Path) -> MLICv2:
     """The averaged weights of a run's folder, or the released ones of a bundle file with its .float.npz beside it."""
     if source.is_dir():
-        state = torch.load(source / "checkpoint.pt", weights_only=True, map_location="cpu")
-        model = MLICv2(Config.from_dict(state["config"]))
-        model.arrays.load_state_dict(state["average"])
+        path = source / CHECKPOINT
+        model = MLICv2(config_of(path))
+        with reading(path):
+            model.arrays.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["average"])
         return model
     bundle = Bundle(source)
     model = MLICv2(bundle.config)
-    with np.load(beside(source)) as rest:
-        found: dict[str, Tensor] = {n: torch.from_numpy(rest[n]).float() for n in rest.files}
     floats = bundle.part("float")
-    found |= {n: torch.from_numpy(floats[n]).float() for n in model.arrays if in_bundle(n)}
-    model.arrays.load_state_dict(found)
+    with reading(beside(source), "NAME.float.npz of codec export"):
+        with np.load(beside(source)) as rest:
+            found: dict[str, Tensor] = {n: torch.from_numpy(rest[n]).float() for n in rest.files}
+        found |= {n: torch.from_numpy(floats[n]).float() for n in model.arrays if in_bundle(n)}
+        model.arrays.load_state_dict(found)
     return model

@@ -63,6 +63,8 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         "encode a.png b -r",
         "encode . - -r",
         "encode a.png b.mlic --jobs 2",
+        "encode a.png b.mlic --time-limit 3",
+        "decode orphan.mlic b.png --as jpg",
         "encode . b -r --jobs 2 --ray 127.0.0.1:1",
         "encode a.png b.mlic --target-size 10x",
         "encode a.png b.mlic --target-size 1k --target-psnr 30",
@@ -281,7 +283,8 @@ def test_train_and_export_pass_everything_on(
     assert main([command]) == 7
     monkeypatch.setitem(sys.modules, f"codec.training.{command}", None)
     monkeypatch.chdir(tmp_path)
-    assert f"`codec {command}` needs PyTorch" in fails(capsys, 1, command)
+    message = fails(capsys, 1, command)
+    assert f"`codec {command}` needs PyTorch" in message and "pip install -e '.[train,export]'" in message
 
 
 def test_the_input_is_never_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from codec import cluster, crew
 from codec.errors import BadInput, CodecError
 from tests.codec.commands import ROOT, need_bundle
 
-ray = pytest.importorskip("ray", reason="needs Ray: pip install 'narrowbit[cluster]'")
+ray = pytest.importorskip("ray", reason="needs Ray: pip install -e '.[cluster]'")
 
 
 @pytest.fixture(scope="module")

@@ -139,6 +139,10 @@ def test_what_is_no_recipe_is_told_in_a_line(folder: Path, tmp_path: Path, made:
         (["--release", "0"], "--release is 0.0, not above 0"),
         (["--hours", "nan"], "--hours is nan, not above 0"),
         (["--hours", "1", "--threads", "0"], "--threads is 0, not above 0"),
+        (["--hours", "1", "--seed", "99999999999999999999999"], "--seed is 99999999999999999999999, not in"),
+        (["--hours", "1", "--device", "foo"], "there is no foo here"),
+        (["--hours", "1", "--device", "cuda:99"], "there is no cuda:99 here"),
+        (["--hours", "1", "--data", "nowhere"], "nowhere is not a folder"),
         (["--config", "nothing"], "neither a file nor one of"),
     ],
 )
@@ -156,7 +160,7 @@ def test_weights_of_another_network_are_told_in_a_line(folder: Path, tmp_path: P
     line = [str(tmp_path / "run"), "--data", str(folder), "--config", str(config), "--device", "cpu", "--from"]
     torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "other.pth")
     for path in ("missing.pth", "other.pth", "tiny.json"):
-        with pytest.raises(SystemExit, match=f"{path} has no weights of mlicv2-l-tiny"):
+        with pytest.raises(SystemExit, match=f"{path} .*file of weights of mlicv2-l-tiny"):
             train.main([*line, str(tmp_path / path)])
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import codec
+from codec import pipeline
 from codec.container import BLOCK, MAX_PIECE, pack, unpack
 from codec.errors import BadInput
 from codec.tiles import HALO, Grid, tile_for
@@ -104,13 +105,27 @@ def test_a_preview_of_a_file_that_is_cut_short(photo: NDArray) -> None:
             assert values[1] > 22
 
 
-def test_a_preview_of_nothing_costs_nothing(tiny_bundle: Path, photo: NDArray) -> None:
-    """Tiles as large as they may be, of which nothing came."""
+def test_a_preview_of_nothing_costs_nothing(tiny_bundle: Path, photo: NDArray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces as large as they may be, of which nothing came, or less than z."""
     found = unpack(codec.encode(photo[:64, :64], qp=10, model=tiny_bundle))
-    piece = replace(found.pieces[0], payload=b"")
-    hostile = replace(found, width=16384, height=8192, tile=(8192, 4096), pieces=(piece,) * 4)
-    image = codec.decode(pack(hostile), preview=True, crop=(8200, 4100, 3, 3), model=tiny_bundle)
-    assert image.size == (3, 3)
+    monkeypatch.setattr(pipeline, "code_latents", None)
+    hostile = replace(found, width=16384, height=8192, tile=(8192, 4096), pieces=found.pieces * 4)
+    data, grey = pack(hostile), (127, 127, 127)
+    for came in (4 * len(found.pieces[0].payload) - 1, 5, 0):
+        cut = data[: came - 4 * len(found.pieces[0].payload)]
+        image = codec.decode(cut, preview=True, crop=(8200, 4100, 3, 3), model=tiny_bundle)
+        assert image.size == (3, 3) and image.getpixel((0, 0)) == grey
+        with pytest.raises(codec.Corrupt, match="nothing of this large picture came"):
+            codec.decode(cut, preview=True, model=tiny_bundle)
+    one = pack(replace(found, width=8192, height=4096))
+    assert codec.decode(one[:-1], preview=True, crop=(9, 9, 3, 3), model=tiny_bundle).getpixel((0, 0)) == grey
+
+
+def test_a_preview_of_a_file_that_is_not_cut_short_is_a_decoding(tiny_bundle: Path, photo: NDArray) -> None:
+    found = unpack(codec.encode(photo[:64, :64], qp=10, model=tiny_bundle))
+    forged = pack(replace(found, width=8192, height=4096))
+    with pytest.raises(codec.Corrupt, match="the file is damaged"):
+        codec.decode(forged, preview=True, model=tiny_bundle)
 
 
 def test_no_length_of_a_file_breaks_a_preview(tiny_bundle: Path, photo: NDArray) -> None:

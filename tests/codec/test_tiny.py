@@ -73,6 +73,22 @@ def test_what_is_no_bundle_or_a_damaged_one_is_named(tiny_bundle: Path, tmp_path
         codec.encode(photo[:64, :64], model=tmp_path / "y.safetensors")
 
 
+@pytest.mark.parametrize("runtime", ["native", "onnx"])
+def test_a_damaged_header_of_a_bundle_is_noticed(
+    tiny_bundle: Path, tmp_path: Path, photo: NDArray, runtime: str
+) -> None:
+    """No id covers it, nor g_a."""
+    whole = tiny_bundle.read_bytes()
+    of_graph = [b'"arrays/analysis":"'] if runtime == "onnx" else []
+    for i, text in enumerate([b'"float/g_a/stem/weight"', b'heads\\": 2', b'analysis\\": [1', b"context\\", *of_graph]):
+        at = whole.index(text) + len(text) - 2
+        for bit in range(3):
+            damaged = tmp_path / f"{i}{bit}.safetensors"
+            damaged.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            with pytest.raises(codec.UnknownModel):
+                codec.encode(photo[:64, :64], model=damaged, runtime=runtime)
+
+
 def test_every_flipped_bit_is_noticed(tiny_bundle: Path, photo: NDArray) -> None:
     data = codec.encode(photo[:64, :64], qp=0, model=tiny_bundle)
     for at in range(0, 8 * len(data), 37):

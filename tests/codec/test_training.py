@@ -18,12 +18,13 @@ torch = pytest.importorskip("torch")
 
 import codec  # noqa: E402
 from codec import network  # noqa: E402
+from codec.cli import main  # noqa: E402
 from codec.config import CONFIGS, rate_lambda  # noqa: E402
 from codec.models.mlicv2 import MLICv2, gaussian_bits  # noqa: E402
 from codec.training import data, export, held_out, report, schedule, step, train, weights  # noqa: E402
 from codec.training.optim import Muon, orthogonalize  # noqa: E402
 from codec.training.revive import revive  # noqa: E402
-from codec.training.run import CHECKPOINT, Run  # noqa: E402
+from codec.training.run import CHECKPOINT, Run, config_of  # noqa: E402
 from codec.training.schedule import Step  # noqa: E402
 from rate import gaussian_bits as analytic_bits  # noqa: E402
 
@@ -44,6 +45,7 @@ def folder(tmp_path: Path, pictures: list[NDArray]) -> Path:
     with tarfile.open(root / "more.tar", "w") as tar:
         tar.add(tmp_path / "in.jpg", "in.jpg")
     (root / "broken.jpg").write_bytes(b"\xff\xd8 no")
+    (root / "readme.txt").write_text("no")
     Image.fromarray(pictures[9][:100]).save(root / "small.png")
     return root
 
@@ -52,7 +54,8 @@ def test_loading_names_what_it_skips(folder: Path, capsys: pytest.CaptureFixture
     trained_on, held_out = data.load_pictures(folder, 256)
     err = capsys.readouterr().err
     assert len(trained_on) + len(held_out) == 9 and held_out
-    assert "broken.jpg" in err and "small.png" in err and err.count("\n") == 2
+    assert "broken.jpg" in err and "small.png" in err and err.count("\n") == 3
+    assert "readme.txt: it is no picture" in err and "0x" not in err
 
 
 def test_too_few_pictures_is_an_error_that_says_what_is_needed(tmp_path: Path) -> None:
@@ -308,6 +311,54 @@ def test_a_run_of_another_trainer_is_named(tmp_path: Path, pictures: list[NDArra
     run.save()
     with pytest.raises(SystemExit, match="another version of codec train"):
         new_run(tmp_path / "other", pictures).load(tmp_path / "run" / "checkpoint.pt")
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "text", "pickle", "recipe", "missing"])
+def test_what_is_no_checkpoint_is_told_in_a_line(tmp_path: Path, pictures: list[NDArray], damage: str) -> None:
+    run = new_run(tmp_path / "run", pictures)
+    run.save()
+    path = run.folder / CHECKPOINT
+    if damage == "missing":
+        path.unlink()
+    elif damage in ("cut", "empty", "text"):
+        path.write_bytes({"cut": path.read_bytes()[:9999], "empty": b"", "text": b"hello"}[damage])
+    else:
+        torch.save({"foreign": {}, "pickle": tmp_path, "recipe": {"config": {"network": "mlicpp"}}}[damage], path)
+    for read in (lambda: weights.load(run.folder), lambda: config_of(path), lambda: run.load(path)):
+        with pytest.raises(SystemExit, match=r"checkpoint.pt .*checkpoint of .*codec train") as stop:
+            read()
+        assert len(str(stop.value)) < 300 and "\n" not in str(stop.value)
+
+
+def test_export_replaces_bundles_alone(
+    tmp_path: Path, pictures: list[NDArray], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    new_run(tmp_path / "run", pictures).save()
+    (tmp_path / "a.float.npz").mkdir()
+    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    for out in ("run/checkpoint.pt", "k.png", "run"):
+        assert main(["export", "run", out]) == 2
+        assert f"{out} is no name for a bundle: end it in .safetensors" in capsys.readouterr().err
+    assert main(["export", "run", "a.safetensors"]) == main(["export", "run", "no/b.safetensors"]) == 1
+    assert "a.float.npz is a directory" in capsys.readouterr().err
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+    assert sorted(os.listdir()) == ["a.float.npz", "run"] and os.listdir("run") == [CHECKPOINT]
+    assert main(["export", "run", "b.safetensors"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("b.safetensors: ") and "b.float.npz" in err and err.count("\n") == 1
+    assert sorted(os.listdir()) == ["a.float.npz", "b.float.npz", "b.safetensors", "run"]
+
+
+def test_a_run_of_another_network_is_named(tmp_path: Path, pictures: list[NDArray]) -> None:
+    run = new_run(tmp_path / "run", pictures)
+    run.save()
+    line = ["--data", "", "--hours", "1", "--model"]
+    assert train.start(train.parse([str(run.folder), *line, "tiny"]), "cpu", data.Photos(pictures, 64))
+    for extra in ([str(run.folder)], [str(tmp_path / "new"), "--from", str(run.folder)]):
+        with pytest.raises(SystemExit, match="is of tiny, not mlicv2-s"):
+            train.start(train.parse([*extra, *line, "mlicv2-s"]), "cpu", data.Photos(pictures, 64))
+    assert not (tmp_path / "new").exists()
 
 
 def test_muon_steps_are_orthogonal() -> None:
