@@ -117,7 +117,7 @@ def test_a_search_that_is_killed_goes_on_to_the_same_end(photos: Path, tmp_path:
 
 def test_a_trial_whose_machine_is_lost_begins_again_elsewhere(photos: Path, tmp_path: Path) -> None:
     """Two nodes of one processor each take a trial each; one node is killed in the middle."""
-    pytest.importorskip("ray", reason="needs Ray: pip install 'narrowbit[cluster]'")
+    pytest.importorskip("ray", reason="needs Ray: pip install -e '.[cluster]'")
     from ray.cluster_utils import Cluster
 
     here = searching(photos, tmp_path / "here", "--penalty", "0.1", "--seeds", "2", "--threads", "1")
