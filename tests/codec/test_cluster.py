@@ -100,7 +100,7 @@ def test_clusters_that_cannot_be_used(nodes: Any, monkeypatch: pytest.MonkeyPatc
         list(cluster.shared(bytes, [(0, b"a")], "127.0.0.1:1", 1))
     assert time.monotonic() - start < 20
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(CodecError, match=r"pip install 'narrowbit\[cluster\]'"):
+    with pytest.raises(CodecError, match=r"pip install -e '\.\[cluster\]'"):
         list(cluster.shared(bytes, [(0, b"a")], nodes.address, 1))
 
 
