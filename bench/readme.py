@@ -280,7 +280,7 @@ ACCURACY = {
     "w4a4g3-two-sided-l1": "gradients of 3 bits, on two sides",
     "w6a6g6-shift-l1": "6 bits, gradients by channel",
 }
-UNITS = {"char": "Transformer, characters", "resnet20": "ResNet-20", "resnet20-g3": "ResNet-20"}
+NETWORKS = {"char": "Transformer, characters", "resnet20": "ResNet-20", "resnet20-g3": "ResNet-20"}
 
 
 def quant_accuracy(result: dict[str, Any]) -> str:
@@ -290,15 +290,13 @@ def quant_accuracy(result: dict[str, Any]) -> str:
     for model, schedule in result["schedules"].items():
         epochs, unit = schedule[schedule.index("--epochs") + 1], "bit/character" if model == "char" else "%"
         for name in dict.fromkeys(n.split("/")[1] for n in values if n.startswith(f"{model}/")):
-            test, deviation, loss = (values[f"{model}/{name}/{what}"] for what in ("test", "deviation", "loss"))
-            test = f"{test:.2f} +- {deviation:.2f} {unit}"
-            lines.append(f"| {UNITS[model]} | {ACCURACY[name]} | {epochs} | {test} | {loss:.3f} |")
-    lines += [
-        "",
-        f"Means and deviations of {result['seeds']} seeds; rows of as many epochs share schedule and seeds. On the "
-        f"integer kernels, with integer L1 norms. Source: {source(result)}.",
-    ]
-    return "\n".join(lines)
+            t, d, loss = (values[f"{model}/{name}/{what}"] for what in ("test", "deviation", "loss"))
+            lines.append(
+                f"| {NETWORKS[model]} | {ACCURACY[name]} | {epochs} | {t:.2f} +- {d:.2f} {unit} | {loss:.3f} |"
+            )
+    told = f"Means and deviations of {result['seeds']} seeds; rows of as many epochs share schedule and seeds. On the "
+    told += f"integer kernels, with integer L1 norms. Source: {source(result)}."
+    return "\n".join([*lines, "", told])
 
 
 def nas_step(result: dict[str, Any]) -> str:

@@ -60,7 +60,7 @@ INLINED inline void peaks(size_t lines, size_t length, size_t width, const T* __
 template <typename T>
 struct BlockZeros {
     Zeros<T> at[2];
-    BlockZeros(const float* power, size_t width) : at{{power, std::min(width, kLanes)}, {power, 0}} {
+    BlockZeros(const float* power, size_t width) : at{{power, 0}, {power, 0}} {
         both(width, [&](size_t v, size_t k, size_t n) { at[v] = {power + k, n}; });
     }
     const Floats& operator[](size_t v) const { return at[v].all; }

@@ -1,8 +1,6 @@
 """The integer kernels against the int64 reference, for every instruction set of this machine."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -37,7 +35,7 @@ def test_a_long_inner_dimension_and_extreme_codes() -> None:
         assert bool((gemm.multiply(a, gemm.pack(b)) == -128 * 127 * k).all())
 
 
-def test_every_instruction_set_gives_the_same_integers() -> None:
+def test_every_instruction_set_gives_the_same_integers(everywhere: Callable[[str], list[str]]) -> None:
     program = (
         "import numpy as np, torch; from quant import gemm; from cpp_ext import _gemm; r = np.random.default_rng(3);"
         "a, b = (torch.from_numpy(r.integers(-128, 128, s).astype(np.int8)) for s in ((61, 1500), (131, 1500)));"
@@ -45,12 +43,7 @@ def test_every_instruction_set_gives_the_same_integers() -> None:
         "assert np.array_equal(c.numpy(), a.numpy().astype(np.int64) @ b.numpy().astype(np.int64).T);"
         "print(_gemm.isa())"
     )
-    found = []
-    for isa in ISAS:
-        env = {**os.environ, "MLIC_CPU": isa}
-        run = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
-        assert run.returncode == 0 or "lacks" in run.stderr, run.stderr
-        found += run.stdout.split()
+    found = everywhere(program)
     assert "scalar" in found and set(found) <= set(ISAS)
 
 
@@ -83,20 +76,14 @@ def test_the_quantizing_kernel_gives_the_defined_codes(
     assert float(made.scale) == float(defined.scale) * 2.0 ** -(groups - 1)
 
 
-def test_every_instruction_set_quantizes_alike() -> None:
+def test_every_instruction_set_quantizes_alike(everywhere: Callable[[str], list[str]]) -> None:
     program = (
         "import torch; from quant import gemm; torch.manual_seed(0); import hashlib;"
         "x = torch.randn(700, 67) * torch.logspace(-3, 0, 67);"
         "made = [gemm.shift_quantize(x, 4, 4, seed).bytes.numpy().tobytes() for seed in (None, 77)];"
         "print(hashlib.sha256(b''.join(made)).hexdigest())"
     )
-    found = set()
-    for isa in ISAS:
-        env = {**os.environ, "MLIC_CPU": isa}
-        run = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
-        assert run.returncode == 0 or "lacks" in run.stderr, run.stderr
-        found |= set(run.stdout.split())
-    assert len(found) == 1
+    assert len(set(everywhere(program))) == 1
 
 
 def test_what_is_not_finite_is_named_by_the_kernel_too() -> None:
