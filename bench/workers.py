@@ -30,9 +30,14 @@ WAIT = 60  # seconds that processes may take to start
 
 
 def _start(threads: int, parent: int, stop: Any, ready: Any) -> None:
-    """In a worker: it leaves Ctrl-C to its parent, and ends with it, however that ends."""
+    """In a worker: it leaves Ctrl-C to its parent, and ends with it, however that ends, after what it has started.
+
+    Not on SIGTERM either, which its pool sends to all as soon as one has ended. What a worker starts does not inherit
+    a handler of Python's, as it would SIG_IGN.
+    """
     codecs.set_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 

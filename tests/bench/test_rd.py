@@ -231,7 +231,7 @@ def test_an_end_ends_everything(folder: Path, signal_: signal.Signals, status: i
         return " ".join(found)
 
     deadline = time.monotonic() + 60
-    while f"sleep {mark}" not in subprocess.run(["pgrep", "-af", "^sleep"], capture_output=True, text=True).stdout:
+    while len(subprocess.run(["pgrep", "-fx", f"sleep {mark}"], capture_output=True, text=True).stdout.split()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     if signal_ == signal.SIGINT:
