@@ -7,6 +7,10 @@ namespace narrowbit {
 namespace ISA {
 namespace {
 
+// How many lines ahead a pass asks for what it will read and write: 128x32x32x16 and 32x28x28x128 numbers take 15 %
+// less.
+constexpr size_t kAhead = 16;
+
 // work(first line, lines, first place, width): blocks of so many lines or fewer.
 template <typename Work>
 INLINED inline void blocks(size_t lines, size_t length, Work work) {
@@ -84,8 +88,10 @@ void sums_of(size_t lines, size_t length, const T* __restrict x, uint32_t* range
         const BlockZeros<T> zero = own_zeros(count, length, width, x + at, kCodeBits, ranges + to);
         Sums sum[2];
         for (; count--; at += length)
-            both(width, [&](size_t v, size_t k, size_t n)
-                            INLINED { sum[v].add(take_codes(x + at + k, n, zero[v]), same(int16_t(1))); });
+            both(width, [&](size_t v, size_t k, size_t n) INLINED {
+                sum[v].add(take_codes(x + at + k, n, zero[v]), same(int16_t(1)));
+                fetch(x + at + k + kLines * length);
+            });
         both(width, [&](size_t v, size_t k, size_t n) INLINED { put(sum[v], sums + to + k, n); });
     });
 }
@@ -105,6 +111,7 @@ void deviations_of(size_t lines, size_t length, const T* __restrict x, const flo
         for (size_t at = first * length + from; count--; at += length)
             both(width, [&](size_t v, size_t k, size_t n) INLINED {
                 const Shorts size = size_of(less(take_codes(x + at + k, n, zero[v]), middle[k]));
+                fetch(x + at + k + kAhead * length);
                 sum[v].add(size, same(int16_t(1)));
                 peak[v] = larger(peak[v], size);
             });
@@ -139,6 +146,7 @@ void apply_to(size_t lines, size_t length, const T* __restrict x, Norm::Affine h
                 const size_t at = i * length + from + k;
                 const Shorts d = less(take_codes(x + at, n, zero[v]), middle[k]) * up[k], level = octave(d);
                 put(floats(part(d, factor[k]) + offset[k]) * unit[k], z + at, n);
+                fetch(x + at + kAhead * length), fetch<true>(z + at + kAhead * length);
                 negative[v] = negative[v] + one_below(d), size[v] = size[v] + level_sizes(level);
                 keep[v] = nibbles(level, d);
             });
@@ -170,6 +178,7 @@ void gradient_sums_of(size_t lines, size_t length, const T* __restrict dz, const
             both(width, [&](size_t v, size_t k, size_t n) INLINED {
                 const Shorts g = take_codes(block + k, n, zero[v]);
                 sum[v].add(g, same(int16_t(1))), product[v].add(g, levels(v ? was.high : was.low));
+                fetch(block + k + kLines * length);
             });
         }
         both(width, [&](size_t v, size_t k, size_t n)
@@ -197,6 +206,7 @@ void gradient_of(size_t lines, size_t length, const T* __restrict dz, Norm::Slop
                 const size_t at = i * length + from + k;
                 const Shorts g = take_codes(dz + at, n, zero[v]);
                 put(floats(off(g, v ? was.high : was.low, minus[k], plus[k])) * factor[k], dx + at, n);
+                fetch(dz + at + kAhead * length), fetch<true>(dx + at + kAhead * length);
             });
         }
     });

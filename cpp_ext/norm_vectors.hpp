@@ -55,6 +55,17 @@ struct Zeros {
     }
 };
 
+// Brings near what will be read or written later: 32 numbers at p, which need not be there.
+template <bool kToWrite = false, typename T>
+inline void fetch(const T* p) {
+#ifdef __GNUC__
+    for (size_t i = 0; i < kLanes * sizeof(T); i += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(p) + i, kToWrite);
+#else
+    (void)p;
+#endif
+}
+
 inline Floats floats(const Shorts& a) { return floats(wider(a)); }
 
 // n of the numbers at p, and what is not there; and back.
