@@ -31,6 +31,7 @@ from codec import manifest
 from codec.config import QPS, Config
 from codec.errors import UnknownModel
 from codec.ops.shapes import count, vectors
+from rate.options import one_line
 
 VERSION = "0"
 DRAWING = ("float/g_s/", "float/y/")  # arrays that draw the picture
@@ -71,7 +72,9 @@ class Bundle:
             self.config = Config.from_dict(json.loads(self.metadata["config"]))
             self.entropy_id = bytes.fromhex(self.metadata["model_id"])
             self.synthesis_id = bytes.fromhex(self.metadata["synthesis_id"])
-        except (AttributeError, KeyError, ValueError, OSError) as error:
+        except OSError as error:
+            raise UnknownModel(one_line(error)) from error
+        except (AttributeError, KeyError, ValueError) as error:
             raise UnknownModel(f"{self.path} is not a model bundle: {error}") from error
         self.name = self.config.name
 

@@ -204,14 +204,14 @@ def use_threads(args: argparse.Namespace) -> None:
 
 
 def ended(name: str, work: Callable[[], None]) -> int:
-    """The exit status of a command: 0, 2 with one line for what was asked, 130 where it was stopped."""
+    """The exit status of a command: 0, 1 with one line for what went wrong, 130 where it was stopped."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, even where that is ignored
     try:
         work()
     except (CodecError, FloatingPointError, ImportError, OSError, ValueError) as error:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
-        return 2
+        return 1
     except KeyboardInterrupt:
         print(f"\n{name}: stopped; the same command goes on from the last whole epoch", file=sys.stderr)
         return 130

@@ -227,7 +227,7 @@ def load(folder: Path, source: str | None) -> tuple[training.Options, data.Examp
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 2 for what was asked."""
+    """The exit status: 0, 1 with one line for what went wrong, 130 where it was stopped."""
     p = Parser(prog="python -m quant.export", description=__doc__)
     p.add_argument("run", type=Path, metavar="RUN/seed-N", help="folder that quant.train filled")
     p.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX, as QCDQ")
@@ -255,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
             training.replace(args.json, json.dumps(results, indent=1) + "\n")
     except (ValueError, OSError, ImportError) as error:
         print(f"quant.export: {one_line(error)}", file=sys.stderr)
-        return 2
+        return 1
     except KeyboardInterrupt:
         print("\nquant.export: interrupted, nothing was written", file=sys.stderr)
         return 130

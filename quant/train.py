@@ -92,7 +92,7 @@ def summary(options: Options, ends: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 2 for what was asked, 130 where it was stopped."""
+    """The exit status: 0, 1 with one line for what went wrong, 130 where it was stopped."""
     p = parser()
     args = p.parse_args(argv)
     if threading.current_thread() is threading.main_thread():
@@ -135,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{args.out}: test {found['mean']:.2f}{spread}")
     except (ValueError, OSError) as error:
         print(f"quant.train: {one_line(error)}", file=sys.stderr)
-        return 2
+        return 1
     except KeyboardInterrupt:
         print(f"\nstopped; the same command goes on from the last whole epoch of {args.out}", file=sys.stderr)
         return 130

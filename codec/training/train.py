@@ -49,6 +49,7 @@ from codec.training.step import Gradients
 from rate.options import Parser
 
 SKIP = 4  # scale indexes below this (deviation under 0.165 steps) are not coded
+THREADS = 1024  # at most
 
 
 def update(run: Run, photos: Photos, now: Step) -> tuple[float, Tensor, Tensor]:
@@ -113,6 +114,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         given = getattr(args, name)
         if given is not None and not 0 < given < math.inf:
             parser.error(f"--{'lambda' if name == 'weight' else name} is {given}, not above 0")
+    if args.threads > THREADS:
+        parser.error(f"--threads is {args.threads}, above {THREADS}")
     if not 0 <= args.seed < 1 << 64:
         parser.error(f"--seed is {args.seed}, not in 0..2^64-1")
     args.rate, args.batch, args.pieces = args.rate or LEARNING_RATE, args.batch or 1.0, args.pieces or 1

@@ -139,6 +139,7 @@ def test_what_is_no_recipe_is_told_in_a_line(folder: Path, tmp_path: Path, made:
         (["--release", "0"], "--release is 0.0, not above 0"),
         (["--hours", "nan"], "--hours is nan, not above 0"),
         (["--hours", "1", "--threads", "0"], "--threads is 0, not above 0"),
+        (["--hours", "1", "--threads", "99999999999"], "--threads is 99999999999, above 1024"),
         (["--hours", "1", "--seed", "99999999999999999999999"], "--seed is 99999999999999999999999, not in"),
         (["--hours", "1", "--device", "foo"], "there is no foo here"),
         (["--hours", "1", "--device", "cuda:99"], "there is no cuda:99 here"),

@@ -87,4 +87,4 @@ def test_search_train_eval(tiny_bundle: Path, photo: NDArray, tmp_path: Path, ca
         ([*options, "--batch", "0"], "at least 1"),
         ([*options, "--batch", "3"], "other options"),
     ):
-        assert synthesis.main(wrong) == 2 and message in capsys.readouterr().err
+        assert synthesis.main(wrong) == 1 and message in capsys.readouterr().err

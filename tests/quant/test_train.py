@@ -159,14 +159,14 @@ def test_what_is_kept_for_the_way_back_takes_less_than_three_tenths_of_bfloat16(
 def test_what_cannot_be_is_one_line(
     options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*options, "--out", str(tmp_path / "run")]) == 2
+    assert main([*options, "--out", str(tmp_path / "run")]) == 1
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
 def test_another_run_is_not_overwritten(sheets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--epochs", "1", "--subset", "32")
-    assert run(sheets, tmp_path, *options) == 0 and run(sheets, tmp_path, *options, "--bits", "3") == 2
+    assert run(sheets, tmp_path, *options) == 0 and run(sheets, tmp_path, *options, "--bits", "3") == 1
     assert "with other options" in capsys.readouterr().err
 
 
@@ -189,7 +189,7 @@ def test_damaged_data_are_named(
 ) -> None:
     for f in sheets.iterdir():
         (tmp_path / f.name).write_bytes(damage(f.read_bytes()) if f.name == name else f.read_bytes())
-    assert run(tmp_path, tmp_path / "run") == 2
+    assert run(tmp_path, tmp_path / "run") == 1
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
 
@@ -201,7 +201,7 @@ def test_wrong_labels_are_named(sheets: Path, tmp_path: Path, capsys: pytest.Cap
     for bad in (good | {"test": good["test"] + 200}, good | {"train": good["train"][:5]}, {"train": good["train"]},
                 good | {"train": good["train"].astype(float)}):  # fmt: skip
         np.savez(tmp_path / "labels.npz", **bad)
-        assert run(tmp_path, tmp_path / "run") == 2
+        assert run(tmp_path, tmp_path / "run") == 1
         error = capsys.readouterr().err
         assert "labels.npz" in error and error.count("\n") == 1
 
@@ -215,18 +215,18 @@ def test_damaged_runs_are_named(sheets: Path, tmp_path: Path, capsys: pytest.Cap
     for damaged in (b"", b"text", whole[:middle], whole[:middle] + b"\x00\x01" * 50 + whole[middle + 100 :]):
         (folder / "checkpoint.pt").write_bytes(damaged)
         capsys.readouterr()
-        assert run(sheets, tmp_path, *options) == 2
+        assert run(sheets, tmp_path, *options) == 1
         assert "checkpoint.pt is damaged: delete it to train again" in capsys.readouterr().err
     (folder / "checkpoint.pt").write_bytes(whole)
     for name in ("log.jsonl", "log.csv", "progress.png"):
         (folder / name).unlink()
     assert run(sheets, tmp_path, *options) == 0 and (folder / "log.csv").exists() and (folder / "progress.png").exists()
     with training._alone(folder):
-        assert run(sheets, tmp_path, *options) == 2 and "another process trains" in capsys.readouterr().err
-    assert run(sheets, tmp_path, "--epochs", "2", "--subset", "32") == 2
+        assert run(sheets, tmp_path, *options) == 1 and "another process trains" in capsys.readouterr().err
+    assert run(sheets, tmp_path, "--epochs", "2", "--subset", "32") == 1
     assert "other options (epochs)" in capsys.readouterr().err
     (folder / "config.json").write_text("[1]")
-    assert run(sheets, tmp_path, *options) == 2 and "config.json is damaged" in capsys.readouterr().err
+    assert run(sheets, tmp_path, *options) == 1 and "config.json is damaged" in capsys.readouterr().err
 
 
 def test_sigterm_ends_as_ctrl_c_does(sheets: Path, tmp_path: Path) -> None:
