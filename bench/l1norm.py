@@ -2,7 +2,8 @@
 
     python -m bench l1norm --json FILE
 
-On one thread, contenders in turn; a run is a forward pass, its way back and the gradients of weight and bias. Shapes
+On one thread, contenders in turn; a run is a forward pass, its way back and the gradients of weight and bias. Malloc
+keeps its memory, as that of a long training does: fresh pages would cost the contender with more of them most. Shapes
 are rows x numbers of layer norms, and pictures x height x width x channels of batch norms.
 
 l1norm/SHAPE/vs-fp32-l2         ours on bfloat16 numbers, against L2 on float32
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return lambda: torch.autograd.grad(layer(x), inputs, dz)
 
     rows: list[Row] = []
+    timing.keep_memory()
     found: dict[str, list[float]] = {"fp32-l2": [], "same-width-l2": []}
     with timing.threads(args.threads):
         for shape in (*LAYERS, *BATCHES):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +24,17 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(kept)
+
+
+def keep_memory() -> None:
+    """Let malloc keep what is freed, where it can, for the rest of the process.
+
+    What is new to it comes a page at a time, which can take longer than the work, and differs from run to run.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):  # glibc's
+        for option, value in ((-4, 0), (-1, -1), (-2, 1 << 28)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+            libc.mallopt(option, value)
 
 
 def in_turn(work: Mapping[str, Callable[[], Any]], runs: int, warm: int = 2) -> dict[str, list[float]]:

@@ -141,16 +141,18 @@ void apply_to(size_t lines, size_t length, const T* __restrict x, Norm::Affine h
         const BlockZeros<T> zero(how.power + from, width);
         Shorts negative[2], size[2];
         for (size_t i = first; i < first + count; ++i) {
-            Shorts keep[2];
+            Shorts d[2];
             both(width, [&](size_t v, size_t k, size_t n) INLINED {
                 const size_t at = i * length + from + k;
-                const Shorts d = less(take_codes(x + at, n, zero[v]), middle[k]) * up[k], level = octave(d);
-                put(floats(part(d, factor[k]) + offset[k]) * unit[k], z + at, n);
+                d[v] = less(take_codes(x + at, n, zero[v]), middle[k]) * up[k];
+                put(floats(part(d[v], factor[k]) + offset[k]) * unit[k], z + at, n);
                 fetch(x + at + kAhead * length), fetch<true>(z + at + kAhead * length);
-                negative[v] = negative[v] + one_below(d), size[v] = size[v] + level_sizes(level);
-                keep[v] = nibbles(level, d);
+                negative[v] = negative[v] + one_below(d[v]);
             });
-            put_pair(keep[0], keep[1], kept + i * kept_line(length) + from / 2, (width + 1) / 2);
+            const Levels levels(d[0], d[1]);
+            size[0] = size[0] + levels.sizes<0>(), size[1] = size[1] + levels.sizes<1>();
+            put(levels, kept + i * kept_line(length) + from / 2, (width + 1) / 2);
+            fetch_line<true>(kept + (i + kAhead) * kept_line(length) + from / 2);
         }
         both(width, [&](size_t v, size_t k, size_t n)
                         INLINED { add(negative[v], negatives + from + k, n), add(size[v], sizes + from + k, n); });
@@ -175,6 +177,7 @@ void gradient_sums_of(size_t lines, size_t length, const T* __restrict dz, const
         Sums sum[2], product[2];
         for (size_t i = first; i < first + count; ++i, block += length) {
             const Pair was = take(kept + i * kept_line(length) + from / 2, (width + 1) / 2);
+            fetch_line(kept + (i + kAhead) * kept_line(length) + from / 2);
             both(width, [&](size_t v, size_t k, size_t n) INLINED {
                 const Shorts g = take_codes(block + k, n, zero[v]);
                 sum[v].add(g, same(int16_t(1))), product[v].add(g, levels(v ? was.high : was.low));
@@ -202,6 +205,7 @@ void gradient_of(size_t lines, size_t length, const T* __restrict dz, Norm::Slop
         const BlockZeros<T> zero(how.power + from, width);
         for (size_t i = first; i < first + count; ++i) {
             const Pair was = take(kept + i * kept_line(length) + from / 2, (width + 1) / 2);
+            fetch_line(kept + (i + kAhead) * kept_line(length) + from / 2);
             both(width, [&](size_t v, size_t k, size_t n) INLINED {
                 const size_t at = i * length + from + k;
                 const Shorts g = take_codes(dz + at, n, zero[v]);

@@ -73,22 +73,23 @@ struct RowLevels {
 template <typename T>
 RowLevels row_apply(size_t length, const int16_t* __restrict codes, RowAffine how, const float* __restrict gamma,
                     const float* __restrict beta, T* __restrict z, uint8_t* __restrict kept, size_t ahead) {
-    Sum negative, sizes;
+    LevelSums sums;
     along(length, [&](size_t from, size_t width) INLINED {
-        Shorts keep[2];
+        Shorts d[2];
         both(width, [&](size_t v, size_t k, size_t n) INLINED {
             const size_t at = from + k;
-            const Shorts d = less(take(codes + at, n, how.mu), same(how.mu)) * same(how.up), level = octave(d);
-            const Floats y = floats(part(d, same(how.factor))) * same(how.unit);
+            d[v] = less(take(codes + at, n, how.mu), same(how.mu)) * same(how.up);
+            const Floats y = floats(part(d[v], same(how.factor))) * same(how.unit);
             put(y * take(gamma + at, n) + take(beta + at, n), z + at, n);
             fetch<true>(z + at + ahead);
-            negative.add(one_below(d), same(int16_t(1))), sizes.add(level_sizes(level), same(int16_t(1)));
-            keep[v] = nibbles(level, d);
         });
-        put_pair(keep[0], keep[1], kept + from / 2, (width + 1) / 2);
+        const Levels levels(d[0], d[1]);
+        sums.add(levels);
+        put(levels, kept + from / 2, (width + 1) / 2);
+        fetch_line<true>(kept + from / 2 + ahead / 2);
     });
     const size_t none = (kBlock - length % kBlock) % kBlock;  // places that are not there: their level is 1
-    return {negative.all(), sizes.all() - int64_t(none)};
+    return {sums.minus, sums.sizes() - int64_t(none)};
 }
 
 template <typename T>
@@ -101,35 +102,47 @@ uint32_t row_range(size_t length, const T* __restrict x, const float* __restrict
     return range;
 }
 
+constexpr size_t kTogether = 2;
 constexpr size_t kBlocks = 128;  // whose products fit 32 bits in each part of a sum
 
 struct RowSums {
     int64_t sum, product;
 };
 
-template <typename T>
-RowSums row_gradient_sums(size_t length, const T* __restrict dz, const float* __restrict gamma, float power, float unit,
-                          const uint8_t* __restrict kept, int16_t* __restrict codes, float* __restrict dgamma,
-                          float* __restrict dbeta, size_t ahead) {
-    const Floats zero = same(zero_of(power));
-    Sum sum, products;
-    int64_t product = 0;
+// Of kCount rows, whose gradients of a place are added while they are in registers.
+template <size_t kCount, typename T>
+void gradient_sums_of_rows(size_t length, const T* __restrict dz, const float* __restrict gamma, const float* power,
+                           const float* unit, const uint8_t* __restrict kept, int16_t* __restrict codes,
+                           float* __restrict dgamma, float* __restrict dbeta, size_t ahead, RowSums* sums) {
+    Floats zero[kCount], worth[kCount];
+    Sum sum[kCount], products[kCount];
+    for (size_t r = 0; r < kCount; ++r) zero[r] = same(zero_of(power[r])), worth[r] = same(unit[r]), sums[r] = {0, 0};
     along(length, [&](size_t from, size_t width) INLINED {
-        const Pair was = take(kept + from / 2, (width + 1) / 2);
+        Floats weight[2], of_weight[2], of_bias[2];
         both(width, [&](size_t v, size_t k, size_t n) INLINED {
-            const size_t at = from + k;
-            const Shorts level = levels(v ? was.high : was.low);
-            const Floats g = take(dz + at, n);
-            fetch(dz + at + ahead);
-            const Shorts code = codes_of(g * take(gamma + at, n), zero);
-            put(code, codes + at, n);
-            sum.add(code, same(int16_t(1))), products.add(code, level);
-            put(take(dgamma + at, n) + g * (floats(level) * same(unit)), dgamma + at, n);
-            put(take(dbeta + at, n) + g, dbeta + at, n);
+            weight[v] = take(gamma + from + k, n);
+            of_weight[v] = take(dgamma + from + k, n), of_bias[v] = take(dbeta + from + k, n);
         });
-        if (from / kBlock % kBlocks == kBlocks - 1) product += products.all(), products = {};
+        for (size_t r = 0; r < kCount; ++r) {
+            const Pair was = take(kept + r * kept_line(length) + from / 2, (width + 1) / 2);
+            fetch_line(kept + r * kept_line(length) + from / 2 + ahead / 2);
+            both(width, [&](size_t v, size_t k, size_t n) INLINED {
+                const size_t at = r * length + from + k;
+                const Shorts level = levels(v ? was.high : was.low);
+                const Floats g = take(dz + at, n);
+                const Shorts code = codes_of(g * weight[v], zero[r]);
+                put(code, codes + at, n);
+                fetch(dz + at + ahead);
+                sum[r].add(code, same(int16_t(1))), products[r].add(code, level);
+                of_weight[v] = of_weight[v] + g * (floats(level) * worth[r]), of_bias[v] = of_bias[v] + g;
+            });
+        }
+        both(width, [&](size_t v, size_t k, size_t n)
+                        INLINED { put(of_weight[v], dgamma + from + k, n), put(of_bias[v], dbeta + from + k, n); });
+        if (from / kBlock % kBlocks == kBlocks - 1)
+            for (size_t r = 0; r < kCount; ++r) sums[r].product += products[r].all(), products[r] = {};
     });
-    return {sum.all(), product + products.all()};
+    for (size_t r = 0; r < kCount; ++r) sums[r].sum += sum[r].all(), sums[r].product += products[r].all();
 }
 
 template <typename T>
@@ -197,12 +210,19 @@ bool layer_gradient_of(size_t rows, size_t length, const T* dz, const float* gam
             if (range >= kTooLarge) return false;
             power[r] = power_of(range, kGradientBits);
         }
+        RowSums sums[kRows];
+        float unit[kRows];
+        for (size_t r = 0; r < count; ++r) unit[r] = float(statistics[r].lowest * statistics[r].inverse);
+        for (size_t r = 0; r < count;) {
+            const size_t some = count - r >= kTogether ? kTogether : 1;
+            const auto work = some == 1 ? gradient_sums_of_rows<1, T> : gradient_sums_of_rows<kTogether, T>;
+            work(length, dz + r * length, gamma, power + r, unit + r, kept + r * line, codes.data() + r * length,
+                 dgamma, dbeta, ahead, sums + r);
+            r += some;
+        }
         for (size_t r = 0; r < count; ++r) {
             const ChannelStatistics s = statistics[r];
-            const RowSums sums =
-                row_gradient_sums(length, dz + r * length, gamma, power[r], float(s.lowest * s.inverse),
-                                  kept + r * line, codes.data() + r * length, dgamma, dbeta, ahead);
-            const Tilt tilt(double(sums.sum), double(sums.product), double(length), s);
+            const Tilt tilt(double(sums[r].sum), double(sums[r].product), double(length), s);
             below[r] = tilt.below(), above[r] = tilt.above();
             factor[r] = float(s.inverse_x / (256 * double(power[r])));
         }

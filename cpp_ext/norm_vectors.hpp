@@ -55,15 +55,18 @@ struct Zeros {
     }
 };
 
-// Brings near what will be read or written later: 32 numbers at p, which need not be there.
-template <bool kToWrite = false, typename T>
-inline void fetch(const T* p) {
+// Brings near what will be read or written later, which need not be there: a line of the cache, 32 numbers.
+template <bool kToWrite = false>
+inline void fetch_line(const void* p) {
 #ifdef __GNUC__
-    for (size_t i = 0; i < kLanes * sizeof(T); i += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(p) + i, kToWrite);
+    __builtin_prefetch(p, kToWrite);
 #else
     (void)p;
 #endif
+}
+template <bool kToWrite = false, typename T>
+inline void fetch(const T* p) {
+    for (size_t i = 0; i < kLanes; i += 64 / sizeof(T)) fetch_line<kToWrite>(p + i);
 }
 
 inline Floats floats(const Shorts& a) { return floats(wider(a)); }
@@ -95,9 +98,9 @@ inline void put(const V& v, T* p, size_t n) {
     std::copy_n(some, n, p);
 }
 
-inline void put_pair(const Shorts& low, const Shorts& high, uint8_t* p, size_t n) {
+inline void put(const Levels& levels, uint8_t* p, size_t n) {
     uint8_t some[kLanes];
-    put_whole(low, high, n == kLanes ? p : some);
+    levels.put_whole(n == kLanes ? p : some);
     if (n < kLanes) std::copy_n(some, n, p);
 }
 

@@ -145,43 +145,69 @@ inline Shorts one_below(Shorts a) {
 
 inline __m256i sixteen(__m128i table) { return _mm256_broadcastsi128_si256(table); }
 
-inline Shorts octave(Shorts a) {
-    const auto one = [](__m256i a) {
+inline __m256i sizes_of(__m256i octaves) {
+    return _mm256_shuffle_epi8(
+        sixteen(_mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, char(128), 1, 2, 4, 8, 16, 32, 64, char(128))), octaves);
+}
+
+// Bytes of the lower halves of both vectors, and of the upper.
+struct Levels {
+    __m256i octaves[2], signs[2];
+
+    Levels(Shorts a, Shorts b) : signs{_mm256_packs_epi16(a.low, b.low), _mm256_packs_epi16(a.high, b.high)} {
         const __m256i upper = sixteen(_mm_setr_epi8(0, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7));
         const __m256i lower = sixteen(_mm_setr_epi8(0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
-        const __m256i byte = _mm256_srli_epi16(_mm256_abs_epi16(a), 7);
-        return _mm256_max_epu8(_mm256_shuffle_epi8(upper, _mm256_srli_epi16(byte, 4)),
-                               _mm256_shuffle_epi8(lower, _mm256_and_si256(byte, _mm256_set1_epi16(15))));
-    };
-    return each(one, a);
-}
+        const auto part = [](__m256i v) { return _mm256_srli_epi16(_mm256_abs_epi16(v), 7); };
+        const auto of = [&](__m256i a, __m256i b) {
+            const __m256i byte = _mm256_packus_epi16(part(a), part(b)), four = _mm256_set1_epi8(15);
+            return _mm256_max_epu8(_mm256_shuffle_epi8(upper, _mm256_and_si256(_mm256_srli_epi16(byte, 4), four)),
+                                   _mm256_shuffle_epi8(lower, _mm256_and_si256(byte, four)));
+        };
+        octaves[0] = of(a.low, b.low), octaves[1] = of(a.high, b.high);
+    }
 
-inline Shorts level_sizes(Shorts octave) {
-    const auto one = [](__m256i octave) {
-        const __m256i sizes =
-            sixteen(_mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, char(128), 1, 2, 4, 8, 16, 32, 64, char(128)));
-        return _mm256_and_si256(_mm256_shuffle_epi8(sizes, octave), _mm256_set1_epi16(255));
-    };
-    return each(one, octave);
-}
+    template <int kSecond>
+    Shorts sizes() const {
+        const auto wide = [](__m256i octaves) {
+            const __m256i all = sizes_of(octaves), zero = _mm256_setzero_si256();
+            return kSecond ? _mm256_unpackhi_epi8(all, zero) : _mm256_unpacklo_epi8(all, zero);
+        };
+        return {wide(octaves[0]), wide(octaves[1])};
+    }
 
-inline Shorts nibbles(Shorts octave, Shorts a) {
-    const auto one = [](__m256i octave, __m256i a) {
-        return _mm256_or_si256(octave, _mm256_andnot_si256(_mm256_srai_epi16(a, 15), _mm256_set1_epi16(8)));
-    };
-    return each(one, octave, a);
-}
+    void put_whole(uint8_t* p) const {
+        const auto both = [&](int k) {
+            const __m256i below = _mm256_cmpgt_epi8(_mm256_setzero_si256(), signs[k]);
+            const __m256i nibbles = _mm256_or_si256(octaves[k], _mm256_andnot_si256(below, _mm256_set1_epi8(8)));
+            return _mm256_or_si256(nibbles, _mm256_slli_epi16(_mm256_bsrli_epi128(nibbles, 8), 4));
+        };
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                            _mm256_permute4x64_epi64(_mm256_unpacklo_epi64(both(0), both(1)), 0xD8));
+    }
+};
+
+struct LevelSums {
+    int64_t minus = 0;
+    __m256i part = {};
+    void add(const Levels& levels) {
+        for (int k = 0; k < 2; ++k) {
+            minus += __builtin_popcount(unsigned(_mm256_movemask_epi8(levels.signs[k])));
+            const __m256i sizes = _mm256_sad_epu8(sizes_of(levels.octaves[k]), _mm256_setzero_si256());
+            part = _mm256_add_epi64(part, sizes);
+        }
+    }
+    int64_t sizes() const {
+        const __m128i two = _mm_add_epi64(lower(part), upper(part));
+        return _mm_cvtsi128_si64(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two)));
+    }
+};
+
 inline Shorts levels(Shorts nibbles) {
-    const auto one = [](__m256i size, __m256i nibbles) {
+    const auto one = [](__m256i nibbles) {
+        const __m256i size = _mm256_and_si256(sizes_of(nibbles), _mm256_set1_epi16(255));
         return _mm256_sign_epi16(size, _mm256_sub_epi16(_mm256_add_epi16(nibbles, nibbles), _mm256_set1_epi16(15)));
     };
-    return each(one, level_sizes(nibbles), nibbles);
-}
-inline void put_whole(Shorts low, Shorts high, uint8_t* p) {
-    const auto bytes = [](__m256i low, __m256i high) { return _mm256_or_si256(low, _mm256_slli_epi16(high, 4)); };
-    const Shorts all = each(bytes, low, high);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                        _mm256_permute4x64_epi64(_mm256_packus_epi16(all.low, all.high), 0xD8));
+    return each(one, nibbles);
 }
 struct Pair {
     Shorts low, high;

@@ -94,34 +94,60 @@ inline Shorts one_below(Shorts a) { return {_mm512_srli_epi16(a.v, 15)}; }
 
 inline __m512i sixteen(__m128i table) { return _mm512_broadcast_i32x4(table); }
 
-// How often 256 can be halved until it is not above |a|, from 0 to 7, counted from below.
-inline Shorts octave(Shorts a) {
-    const __m512i upper = sixteen(_mm_setr_epi8(0, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7));
-    const __m512i lower = sixteen(_mm_setr_epi8(0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
-    const __m512i byte = _mm512_srli_epi16(_mm512_abs_epi16(a.v), 7);
-    return {_mm512_max_epu8(_mm512_shuffle_epi8(upper, _mm512_srli_epi16(byte, 4)),
-                            _mm512_shuffle_epi8(lower, _mm512_and_si512(byte, _mm512_set1_epi16(15))))};
+// Of the bytes of octaves, also with 8 more: 2^octave.
+inline __m512i sizes_of(__m512i octaves) {
+    return _mm512_shuffle_epi8(
+        sixteen(_mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, char(128), 1, 2, 4, 8, 16, 32, 64, char(128))), octaves);
 }
 
-// 2^octave, of numbers 0..7 or, more by 8, of nibbles.
-inline Shorts level_sizes(Shorts octave) {
-    const __m512i sizes = sixteen(_mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, char(128), 1, 2, 4, 8, 16, 32, 64, char(128)));
-    return {_mm512_and_si512(_mm512_shuffle_epi8(sizes, octave.v), _mm512_set1_epi16(255))};
-}
+// Of each number of two vectors: its octave, how often 256 can be halved until it is not above its size, from 0 to 7,
+// counted from below; and whether it is below 0. Eight bytes of the first, eight of the second, and so on.
+struct Levels {
+    __m512i octaves;
+    __mmask64 minus;
 
-// Nibbles: the octave, and 8 where a is not below 0.
-inline Shorts nibbles(Shorts octave, Shorts a) {
-    return {_mm512_or_si512(octave.v, _mm512_andnot_si512(_mm512_srai_epi16(a.v, 15), _mm512_set1_epi16(8)))};
-}
+    Levels(Shorts a, Shorts b) : minus(_mm512_movepi8_mask(_mm512_packs_epi16(a.v, b.v))) {
+        const __m512i upper = sixteen(_mm_setr_epi8(0, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7));
+        const __m512i lower = sixteen(_mm_setr_epi8(0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3));
+        const auto part = [](Shorts v) { return _mm512_srli_epi16(_mm512_abs_epi16(v.v), 7); };
+        const __m512i byte = _mm512_packus_epi16(part(a), part(b)), four = _mm512_set1_epi8(15);
+        octaves = _mm512_max_epu8(_mm512_shuffle_epi8(upper, _mm512_and_si512(_mm512_srli_epi16(byte, 4), four)),
+                                  _mm512_shuffle_epi8(lower, _mm512_and_si512(byte, four)));
+    }
+
+    // Of one of the vectors: 2^octave.
+    template <int kSecond>
+    Shorts sizes() const {
+        const __m512i all = sizes_of(octaves), zero = _mm512_setzero_si512();
+        return {kSecond ? _mm512_unpackhi_epi8(all, zero) : _mm512_unpacklo_epi8(all, zero)};
+    }
+
+    // As kept: the octave, and 8 where a number is not below 0; the first vector's in the lower halves of bytes.
+    void put_whole(uint8_t* p) const {
+        const __m512i nibbles = _mm512_mask_add_epi8(octaves, ~minus, octaves, _mm512_set1_epi8(8));
+        const __m512i both = _mm512_or_si512(nibbles, _mm512_slli_epi16(_mm512_bsrli_epi128(nibbles, 8), 4));
+        const __m512i pick = _mm512_setr_epi64(0, 2, 4, 6, 0, 2, 4, 6);
+        _mm256_storeu_si256((__m256i*)p, _mm512_castsi512_si256(_mm512_permutexvar_epi64(pick, both)));
+    }
+};
+
+// How many are below 0, and the sum of 2^octave.
+struct LevelSums {
+    int64_t minus = 0;
+    __m512i part = {};
+    void add(const Levels& levels) {
+        minus += __builtin_popcountll(levels.minus);
+        part = _mm512_add_epi64(part, _mm512_sad_epu8(sizes_of(levels.octaves), _mm512_setzero_si512()));
+    }
+    int64_t sizes() const { return _mm512_reduce_add_epi64(part); }
+};
+
+// Of nibbles: +-2^octave.
 inline Shorts levels(Shorts nibbles) {
-    const Shorts size = level_sizes(nibbles);
+    const __m512i size = _mm512_and_si512(sizes_of(nibbles.v), _mm512_set1_epi16(255));
     const __mmask32 minus = _mm512_cmplt_epi16_mask(nibbles.v, _mm512_set1_epi16(8));
-    return {_mm512_mask_sub_epi16(size.v, minus, _mm512_setzero_si512(), size.v)};
+    return {_mm512_mask_sub_epi16(size, minus, _mm512_setzero_si512(), size)};
 }
-inline __m256i bytes(Shorts low, Shorts high) {
-    return _mm512_cvtepi16_epi8(_mm512_or_si512(low.v, _mm512_slli_epi16(high.v, 4)));
-}
-inline void put_whole(Shorts low, Shorts high, uint8_t* p) { _mm256_storeu_si256((__m256i*)p, bytes(low, high)); }
 struct Pair {
     Shorts low, high;
 };

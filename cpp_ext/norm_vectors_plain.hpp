@@ -82,29 +82,46 @@ inline Shorts larger(const Shorts& a, const Shorts& b) {
 inline Shorts one_below(const Shorts& a) {
     return each<int16_t>([&](size_t k) { return a.at[k] < 0; });
 }
-inline Shorts octave(const Shorts& a) {
-    const Shorts size = size_of(a);
-    Shorts found;
-    for (int shift = 8; shift < 15; ++shift) {
-        const auto step = int16_t(1 << shift);
-        for (size_t k = 0; k < kLanes; ++k) found.at[k] = int16_t(found.at[k] + (size.at[k] >= step));
+struct Levels {
+    Shorts octaves[2], nibbles[2];
+
+    Levels(const Shorts& a, const Shorts& b) {
+        const Shorts sizes[2] = {size_of(a), size_of(b)};
+        for (int v = 0; v < 2; ++v) {
+            for (int shift = 8; shift < 15; ++shift) {
+                const auto step = int16_t(1 << shift);
+                for (size_t k = 0; k < kLanes; ++k)
+                    octaves[v].at[k] = int16_t(octaves[v].at[k] + (sizes[v].at[k] >= step));
+            }
+            const Shorts& signs = v ? b : a;
+            nibbles[v] = each<int16_t>([&](size_t k) { return octaves[v].at[k] | (~(signs.at[k] >> 15) & 8); });
+        }
     }
-    return found;
-}
-inline Shorts level_sizes(const Shorts& octave) {
-    return each<int16_t>([&](size_t k) { return 1 << (octave.at[k] & 7); });
-}
-inline Shorts nibbles(const Shorts& octave, const Shorts& a) {
-    return each<int16_t>([&](size_t k) { return octave.at[k] | (~(a.at[k] >> 15) & 8); });
-}
+
+    template <int kSecond>
+    Shorts sizes() const {
+        return each<int16_t>([&](size_t k) { return 1 << octaves[kSecond].at[k]; });
+    }
+
+    void put_whole(uint8_t* p) const {
+        for (size_t k = 0; k < kLanes; ++k) p[k] = uint8_t(nibbles[0].at[k] | nibbles[1].at[k] << 4);
+    }
+};
+struct LevelSums {
+    int64_t minus = 0, sum = 0;
+    void add(const Levels& levels) {
+        for (size_t k = 0; k < 2 * kLanes; ++k) {
+            minus += levels.nibbles[k / kLanes].at[k % kLanes] < 8;
+            sum += int64_t(1) << levels.octaves[k / kLanes].at[k % kLanes];
+        }
+    }
+    int64_t sizes() const { return sum; }
+};
 inline Shorts levels(const Shorts& nibbles) {
     return each<int16_t>([&](size_t k) {
         const int size = 1 << (nibbles.at[k] & 7);
         return nibbles.at[k] < 8 ? -size : size;
     });
-}
-inline void put_whole(const Shorts& low, const Shorts& high, uint8_t* p) {
-    for (size_t k = 0; k < kLanes; ++k) p[k] = uint8_t(low.at[k] | high.at[k] << 4);
 }
 struct Pair {
     Shorts low, high;
