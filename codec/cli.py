@@ -138,6 +138,8 @@ def _fail(message: object, code: int = 1) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command with `argv` (default: the process's own); returns its exit code."""
+    if argv is None and sys.argv[1:2] == ["train"]:
+        import_module("rate.memory").with_huge_pages()
     if threading.current_thread() is threading.main_thread():
         # As Ctrl-C: an exception, so that a half-written file is removed on the way out.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -40,6 +40,7 @@ from nas.space import checked
 from nas.spaces import BUILDERS, build, space_of
 from quant.training import replace
 from rate.cost import BITOPS
+from rate.memory import with_huge_pages
 from rate.options import Parser
 
 INPUT = (1, 3, 32, 32)
@@ -231,4 +232,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     sys.exit(main())

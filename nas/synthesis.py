@@ -52,6 +52,7 @@ from quant.export import export_onnx, qcdq
 from quant.training import replace
 from rate import psnr
 from rate.cost import BITOPS, MACS
+from rate.memory import with_huge_pages
 from rate.options import Parser
 
 SIDE = 128  # of crops
@@ -310,4 +311,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     sys.exit(main())

@@ -27,6 +27,7 @@ from nas.spaces import network
 from nas.training import Plan, Training
 from quant.training import replace
 from rate.cost import BITOPS
+from rate.memory import with_huge_pages
 from rate.options import Parser
 
 LIMITS = {
@@ -129,4 +130,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     sys.exit(main())

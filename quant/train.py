@@ -29,6 +29,7 @@ from quant import data
 from quant.config import NORMS, ROUNDINGS, SCHEMES, ShiftQuantConfig, most_groups
 from quant.networks import NETWORKS
 from quant.training import Options, Run, replace
+from rate.memory import with_huge_pages
 from rate.options import Parser, one_line
 
 
@@ -143,4 +144,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     sys.exit(main())

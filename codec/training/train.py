@@ -46,6 +46,7 @@ from codec.training.revive import revive
 from codec.training.run import CHECKPOINT, Run, config_of
 from codec.training.schedule import LEARNING_RATE, Step
 from codec.training.step import Gradients
+from rate.memory import with_huge_pages
 from rate.options import Parser
 
 SKIP = 4  # scale indexes below this (deviation under 0.165 steps) are not coded
@@ -212,4 +213,5 @@ def train(args: argparse.Namespace, recipe: Recipe | None, device: str) -> int:
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     sys.exit(main())
