@@ -37,7 +37,12 @@ RESNET_G3 = {
     "w4a4g3-two-sided-l1": [*G3, *SHIFT, "--scheme", "two_sided"],
 }
 TEXT = ["--data", "text:", "--subset", "2000000", "--batch", "32"]
-CHAR = {"fp32": ["--bits", "32"], "w6a6g6-shift-l1": ["--bits", "6", "--groups", "3"]}
+CHAR = {
+    "fp32": ["--bits", "32"],
+    "w8a8g8-l2": ["--bits", "8", "--norm", "keep"],
+    "w8a8g8-l1": ["--bits", "8"],
+    "w6a6g6-position-l1": ["--bits", "6", "--groups", "3", "--scheme", "position"],
+}
 VARIANTS = {"resnet20": RESNET, "resnet20-g3": RESNET_G3, "char": CHAR}
 
 

@@ -278,7 +278,9 @@ ACCURACY = {
     "w4a4g3-tensor-l1": "gradients of 3 bits, one scale",
     "w4a4g3-shift-l1": "gradients of 3 bits, by channel",
     "w4a4g3-two-sided-l1": "gradients of 3 bits, on two sides",
-    "w6a6g6-shift-l1": "6 bits, gradients by channel",
+    "w8a8g8-l2": "8 bits, L2 norms in bfloat16",
+    "w8a8g8-l1": "8 bits",
+    "w6a6g6-position-l1": "6 bits, gradients by position",
 }
 NETWORKS = {"char": "Transformer, characters", "resnet20": "ResNet-20", "resnet20-g3": "ResNet-20"}
 
@@ -294,9 +296,9 @@ def quant_accuracy(result: dict[str, Any]) -> str:
             lines.append(
                 f"| {NETWORKS[model]} | {ACCURACY[name]} | {epochs} | {t:.2f} +- {d:.2f} {unit} | {loss:.3f} |"
             )
-    told = f"Means and deviations of {result['seeds']} seeds; rows of as many epochs share schedule and seeds. On the "
-    told += f"integer kernels, with integer L1 norms. Source: {source(result)}."
-    return "\n".join([*lines, "", told])
+    lines += ["", f"Means and deviations of {result['seeds']} seeds; rows of as many epochs share schedule and seeds. On "
+              f"the integer kernels, with integer L1 norms where none are named. Source: {source(result)}."]  # fmt: skip
+    return "\n".join(lines)
 
 
 def nas_step(result: dict[str, Any]) -> str:
@@ -306,11 +308,9 @@ def nas_step(result: dict[str, Any]) -> str:
     for count in dict.fromkeys(name.split("/")[0] for name in values):
         cells = (values[f"{count}/{what}"] for what in ("noise", "direct", "noise-vs-direct", "noise-vs-float"))
         lines.append("| {} | {:.0f} | {:.0f} | {:.2f} | {:.2f} |".format(count, *cells))
-    lines += [
-        "",
-        "One step of the weights and one of the choices of `sr-basic` x4, 8 crops of 32x32; one thread, medians of "
-        f"runs in turn. Direct rounds to every bit-width, float to none. Source: {source(result)}.",
-    ]
+    told = "One step of the weights and one of the choices of `sr-basic` x4, 8 crops of 32x32; one thread, medians of "
+    told += f"runs in turn. Direct rounds to every bit-width, float to none. Source: {source(result)}."
+    lines += ["", told]
     return "\n".join(lines)
 
 

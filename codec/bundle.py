@@ -10,7 +10,8 @@ The arrays are named PART/NAME:
 
 The metadata hold the configuration and the format version. model id: SHA-256 of the integer part, its first 4 bytes go
 into files and must match. synthesis id: the same of the float arrays of g_s, 2 bytes, for information. Where they have
-"synthesis": "graph", graph/synthesis is another network, which alone draws pictures, and the id is its own.
+"synthesis": "graph", graph/synthesis is another network, which alone draws pictures, and the id is its own. analysis
+id: the same of the other float arrays; bundles of before have none.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ from rate.options import one_line
 
 VERSION = "0"
 DRAWING = ("float/g_s/", "float/y/")  # arrays that draw the picture
+
+
+def analysing(arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """What only an encoder reads."""
+    return {n: a for n, a in arrays.items() if n.startswith("float/") and not n.startswith(DRAWING)}
 
 
 def identity(arrays: Mapping[str, NDArray], size: int) -> bytes:
@@ -94,6 +100,8 @@ class Bundle:
             raise UnknownModel(f"{self.path} is damaged: its contents do not match its model id")
         if identity(self._drawing(arrays), 2) != self.synthesis_id:
             raise UnknownModel(f"{self.path} is damaged: its contents do not match its synthesis id")
+        if self.metadata.get("analysis_id", found := identity(analysing(arrays), 2).hex()) != found:
+            raise UnknownModel(f"{self.path} is damaged: its contents do not match its analysis id")
         layers = {n: a.shape for n, a in arrays.items() if n.startswith("float/") or n.endswith(("/weight", "/bias"))}
         if layers != shapes(self.config):
             raise UnknownModel(f"{self.path} is damaged: its arrays are not those of its configuration")

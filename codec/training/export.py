@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from codec import files, network, tables
-from codec.bundle import DRAWING, VERSION, identity
+from codec.bundle import DRAWING, VERSION, analysing, identity
 from codec.config import QPS, Config
 from codec.manifest import SUFFIX
 from codec.models.mlicv2 import MLICv2, qp_weights
@@ -138,6 +138,7 @@ def write(model: MLICv2, path: Path) -> dict[str, str]:
     metadata = {
         "mlic_bundle": VERSION, "config": json.dumps(model.cfg.to_dict()),
         "model_id": identity(integers, 4).hex(), "synthesis_id": identity(shown, 2).hex(),
+        "analysis_id": identity(analysing(floats), 2).hex(),
     }  # fmt: skip
     arrays = integers | floats
     for name, (data, used) in graphs(model.cfg).items():

@@ -64,6 +64,7 @@ def test_what_is_no_bundle_or_a_damaged_one_is_named(tiny_bundle: Path, tmp_path
         ({"mlic_bundle": "0"}, "config"), (metadata | {"config": "[]"}, "not a configuration"),
         (metadata | {"config": '{"colour": 1}'}, "not a configuration"), (metadata | {"model_id": "xy"}, "hexadecimal"),
         (metadata | {"synthesis_id": "0000"}, "do not match its synthesis id"),
+        (metadata | {"analysis_id": "0000"}, "do not match its analysis id"),
     ):  # fmt: skip
         save_file(arrays, tmp_path / "x.safetensors", wrong)
         with pytest.raises(codec.UnknownModel, match=message):
@@ -77,7 +78,7 @@ def test_what_is_no_bundle_or_a_damaged_one_is_named(tiny_bundle: Path, tmp_path
 def test_a_damaged_header_of_a_bundle_is_noticed(
     tiny_bundle: Path, tmp_path: Path, photo: NDArray, runtime: str
 ) -> None:
-    """No id covers it, nor g_a."""
+    """No id covers it."""
     whole = tiny_bundle.read_bytes()
     of_graph = [b'"arrays/analysis":"'] if runtime == "onnx" else []
     for i, text in enumerate([b'"float/g_a/stem/weight"', b'heads\\": 2', b'analysis\\": [1', b"context\\", *of_graph]):
