@@ -296,8 +296,9 @@ def quant_accuracy(result: dict[str, Any]) -> str:
             lines.append(
                 f"| {NETWORKS[model]} | {ACCURACY[name]} | {epochs} | {t:.2f} +- {d:.2f} {unit} | {loss:.3f} |"
             )
-    lines += ["", f"Means and deviations of {result['seeds']} seeds; rows of as many epochs share schedule and seeds. On "
-              f"the integer kernels, with integer L1 norms where none are named. Source: {source(result)}."]  # fmt: skip
+    told = f"Means and deviations of {result['seeds']} seeds; rows of as many epochs share schedule and seeds. On the "
+    told += f"integer kernels, with integer L1 norms where none are named. Source: {source(result)}."
+    lines += ["", told]
     return "\n".join(lines)
 
 
