@@ -44,8 +44,7 @@ inline float zero_of(float power) { return 12582912.0f / power; }
 
 // sum / m to the nearest, halves up.
 inline int32_t mean_of(int64_t sum, int64_t m) {
-    const int64_t twice = 2 * sum + m;
-    return int32_t(twice >= 0 ? twice / (2 * m) : -((-twice + 2 * m - 1) / (2 * m)));
+    return int32_t(std::floor(double(2 * sum + m) / double(2 * m)));
 }
 
 // size: K * mean |d|; inverse: 1 / sqrt(size^2 + eps), as of L2 norms; up: what makes of the largest |d| a number of 15
