@@ -22,6 +22,7 @@ SUITES = {
     "big": "seconds and memory of pictures up to 100 megapixels, and what tiles cost",
     "batch": "codec encode of a folder of many small pictures, in one process and in two",
     "coder": "speed and bytes of entropy coders: ours, CompressAI's, constriction, torchac",
+    "probes": "networks of other widths and depths, trained for equal time",
     "train": "crops a second of codec train, against torch's own operators",
     "sheet": "parts of decoded pictures, enlarged, beside another codec's",
     "large": "mlicv2-l at full size: its entropy part against the way of MLIC++, files, a training step",

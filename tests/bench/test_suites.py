@@ -65,15 +65,34 @@ def test_train_suite(tmp_path: Path) -> None:
     assert values["vs-eager"] == pytest.approx(values["crops-per-s"] / values["eager/crops-per-s"], rel=0.05)
 
 
-def test_rounding_suite(tmp_path: Path) -> None:
-    """The shipped weights on one held-out picture: integers move the curve a little, not by an order."""
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A data folder with parts of a photograph."""
     data = pytest.importorskip("skimage.data")
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for number in range(8):
-        Image.fromarray(data.astronaut()[number : number + 400, :400]).save(photos / f"{number}.png")
+    (tmp_path / "photos").mkdir()
+    for number in range(10):
+        Image.fromarray(data.astronaut()[number : number + 400, :400]).save(tmp_path / "photos" / f"{number}.png")
+    return tmp_path
+
+
+def test_probes_suite(photos: Path, tmp_path: Path) -> None:
+    """Two small networks for a second each; a second time nothing is trained again."""
+    file = tmp_path / "probes.json"
+    options = ["--data", str(photos), "--out", str(tmp_path / "runs"), "--minutes", "0.02", "--model", "tiny"]
+    options += ["--probes", "as-it-is", "context-doubled", "--threads", "1", "--json", str(file)]
+    found = []
+    for _ in range(2):
+        assert main(["probes", *options]) == 0
+        found.append(json.loads(file.read_text())["rows"])
+    values = {r["name"].removeprefix("probes/"): r["value"] for r in found[0]}
+    assert found[0] == found[1] and values["as-it-is/crops"] > 0 and values["as-it-is/rate"] == 0
+    assert values["context-doubled/kmacs/decode"] > values["as-it-is/kmacs/decode"]
+
+
+def test_rounding_suite(photos: Path, tmp_path: Path) -> None:
+    """The shipped weights on one held-out picture: integers move the curve a little, not by an order."""
     file = tmp_path / "rounding.json"
-    assert main(["rounding", "--data", str(tmp_path), "--json", str(file)]) == 0
+    assert main(["rounding", "--data", str(photos), "--json", str(file)]) == 0
     values = {r["name"].removeprefix("rounding/mlicv2-s/"): r["value"] for r in json.loads(file.read_text())["rows"]}
     assert values["float/qp20/bpp"] != values["integer/qp20/bpp"]
     assert abs(values["bd-rate"]) < 10
