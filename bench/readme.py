@@ -298,8 +298,7 @@ def quant_accuracy(result: dict[str, Any]) -> str:
             )
     told = f"Means and deviations of {result['seeds']} seeds; rows of as many epochs share schedule and seeds. On the "
     told += f"integer kernels, with integer L1 norms where none are named. Source: {source(result)}."
-    lines += ["", told]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", told])
 
 
 def nas_step(result: dict[str, Any]) -> str:
