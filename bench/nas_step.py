@@ -3,8 +3,9 @@
     python -m bench nas-step --json FILE
 
 One step is one of the weights and one of the choices on the basic space of super-resolution. Contenders take turns in
-one run: noise, direct (every bit-width rounded, then mixed), float (blind to bits). Rows nas-step/B/NAME in
-milliseconds and nas-step/B/noise-vs-direct, the share of direct's time, for B bit-widths.
+one run: noise, direct (every bit-width rounded, then mixed), float (blind to bits), with numbers between layers as
+python -m nas.search has them here. Rows nas-step/B/NAME in milliseconds and nas-step/B/noise-vs-direct, the share of
+direct's time, for B bit-widths.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="[1]")
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="[8]")
     parser.add_argument("--crop", type=int, default=32, metavar="N", help="[32]")
+    parser.add_argument("--real", choices=("bfloat16", "float32"), help="numbers between layers [what is fast here]")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from nas import CostModel, Penalty, Searcher
+    from nas.search import fast_real
     from nas.searcher import Plan
     from nas.spaces import build, space_of
     from rate.cost import BITOPS
@@ -40,6 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for n in (args.crop, 4 * args.crop)
     )
     rows: list[Row] = []
+    real = args.real or fast_real("cpu")
     with threads(args.threads):
         for count, bits in WIDTHS.items():
             searchers = {}
@@ -52,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                     space,
                     CostModel(BITOPS, model, (1, 3, 32, 32)),
                     Penalty(1e-3),
-                    Plan(warmup=0, search=mode),
+                    Plan(warmup=0, search=mode, real=real),
                     1,
                 )
                 model.train()
@@ -68,4 +72,4 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             rows.append(row(f"nas-step/{count}/noise-vs-float", ratio(times, "noise", "float"), "times", 3))
     for r in rows:
         print(f"{r['name']:40} {r['value']} {r['unit']}")
-    return report("nas-step", rows)
+    return report("nas-step", rows, real=real)

@@ -309,9 +309,9 @@ def nas_step(result: dict[str, Any]) -> str:
         cells = (values[f"{count}/{what}"] for what in ("noise", "direct", "noise-vs-direct", "noise-vs-float"))
         lines.append("| {} | {:.0f} | {:.0f} | {:.2f} | {:.2f} |".format(count, *cells))
     told = "One step of the weights and one of the choices of `sr-basic` x4, 8 crops of 32x32; one thread, medians of "
-    told += f"runs in turn. Direct rounds to every bit-width, float to none. Source: {source(result)}."
-    lines += ["", told]
-    return "\n".join(lines)
+    told += f"runs in turn; {result['real']} between layers. Direct rounds to every bit-width, float to none. "
+    told += f"Source: {source(result)}."
+    return "\n".join([*lines, "", told])
 
 
 FPGA = {

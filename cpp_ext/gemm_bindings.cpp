@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 
 #include <optional>
+#include <utility>
 
 #include "conv.hpp"
 #include "gemm.hpp"
@@ -153,12 +154,17 @@ void backward(int threads, RealArray dy, Array<const float> inverse, Array<const
                       weights.data(), scales.data(), to, dw ? dw->data() : nullptr);
 }
 
-// x and z (rows, channels), statistics (channels, kStatistics); the rest has a number for each channel.
+std::pair<size_t, size_t> rows_of_channels(const RealArray& x) {
+    if (x.ndim() < 2 || x.size() == 0) throw std::invalid_argument("batch norms take (..., channels), and not nothing");
+    const size_t c = x.shape(x.ndim() - 1);
+    return {x.size() / c, c};
+}
+
+// x and z (..., channels), statistics (channels, kStatistics); the rest has a number for each channel.
 bool normalize_batch(int threads, RealArray x, Array<const float> gamma, Array<const float> beta, double eps,
                      RealArray z, Array<uint8_t> kept, Array<double> statistics, Array<float> mean,
                      Array<float> scale) {
-    if (x.ndim() != 2 || x.shape(0) == 0) throw std::invalid_argument("x must be (rows, channels)");
-    const size_t rows = x.shape(0), c = x.shape(1);
+    const auto [rows, c] = rows_of_channels(x);
     if (rows > size_t(1) << 40) throw std::invalid_argument("too many rows");
     expect(gamma, c, "gamma"), expect(beta, c, "beta"), expect(z, rows * c, "z");
     expect(mean, c, "mean"), expect(scale, c, "scale");
@@ -170,8 +176,7 @@ bool normalize_batch(int threads, RealArray x, Array<const float> gamma, Array<c
 
 bool normalize_batch_backward(int threads, RealArray dz, Array<const float> gamma, Array<const uint8_t> kept,
                               Array<const double> statistics, RealArray dx, Array<float> dgamma, Array<float> dbeta) {
-    if (dz.ndim() != 2 || dz.shape(0) == 0) throw std::invalid_argument("dz must be (rows, channels)");
-    const size_t rows = dz.shape(0), c = dz.shape(1);
+    const auto [rows, c] = rows_of_channels(dz);
     expect(gamma, c, "gamma"), expect(kept, kept_bytes(rows, c), "kept"),
         expect(statistics, kStatistics * c, "statistics");
     expect(dx, rows * c, "dx"), expect(dgamma, c, "dgamma"), expect(dbeta, c, "dbeta");

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from codec.models.ops import multiplies_bfloat16
 from nas.cost import CostModel
 from nas.data import Crops
 from nas.layers import Noise
@@ -89,8 +90,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_device(p: argparse.ArgumentParser) -> None:
-    """Where to compute."""
+    """Where to compute, and in what."""
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[a GPU, if there is one]")
+    p.add_argument(
+        "--real", choices=("bfloat16", "float32"), help="numbers between layers [bfloat16 if the machine multiplies it]"
+    )
+
+
+def fast_real(device: str) -> str:
+    """Of numbers between layers."""
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
 
 
 LIMITS = {
@@ -135,9 +144,8 @@ def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
     use_threads(args)
     bits = bits_of(args.bits)
     space = space_of(args.space, bits, args.quantizer, **options_of(args))
-    plan = Plan(
-        args.epochs, args.warmup, args.rate, args.logit_rate, args.search, not args.single_level
-    )  # fmt: skip
+    real = args.real or fast_real(args.device)
+    plan = Plan(args.epochs, args.warmup, args.rate, args.logit_rate, args.search, not args.single_level, real=real)
     name = name_of(args.target_bitops) if penalty is None else f"penalty-{penalty:.15g}"
     config = {
         "space": args.space, "options": dict(space.options), "bits": bits, "plan": vars(plan), "noise": args.noise,

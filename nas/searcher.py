@@ -24,10 +24,12 @@ Batch = tuple[Any, Any]  # what the model takes, one tensor or a tuple of them; 
 Batches = Callable[[int], Iterable[Batch]]  # of an epoch, the same ones whenever it is asked for
 
 
-def run(model: nn.Module, x: Any) -> Tensor:
-    """The model on one input or several."""
-    y: Tensor = model(*x) if isinstance(x, tuple) else model(x)
-    return y
+def run(model: nn.Module, x: Any, real: str) -> Tensor:
+    """The model on one input or several, with numbers between layers of this type; a float32 answer."""
+    inputs = x if isinstance(x, tuple) else (x,)
+    with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=real == "bfloat16"):
+        y: Tensor = model(*inputs)
+    return y.float()
 
 
 def entropy_share(epoch: int, epochs: int, warmup: int) -> float:
@@ -65,7 +67,8 @@ class Target:
 @dataclass
 class Plan:
     """How long and how fast. rates: of weights (cosine to 0) and logits; search: "noise", "fake" (direct, with shared
-    weights) or "float" (blind to quantization); bilevel: False takes both steps on the weights' batch at once."""
+    weights) or "float" (blind to quantization); bilevel: False takes both steps on the weights' batch at once; real: of
+    numbers between layers, "float32" or "bfloat16"."""
 
     epochs: int = 20
     warmup: int = 4
@@ -74,6 +77,7 @@ class Plan:
     search: str = "noise"
     bilevel: bool = True
     clip: float = 5.0
+    real: str = "float32"
 
 
 class Searcher:
@@ -122,7 +126,7 @@ class Searcher:
 
     def weight_step(self, batch: Batch, rate: float) -> float:
         """The loss before the step; raises FloatingPointError where it is not finite."""
-        loss = self.loss(run(self.model, batch[0]), batch[1])
+        loss = self.loss(run(self.model, batch[0], self.plan.real), batch[1])
         joint = not self.plan.bilevel and self.epoch >= self.plan.warmup
         total = loss + self._pressure() if joint else loss
         wanted = self.weights + (self.logits if joint else [])
@@ -136,7 +140,8 @@ class Searcher:
 
     def logit_step(self, batch: Batch) -> None:
         """One step of the logits alone."""
-        self._take(self.loss(run(self.model, batch[0]), batch[1]) + self._pressure(), self.logits)
+        loss = self.loss(run(self.model, batch[0], self.plan.real), batch[1])
+        self._take(loss + self._pressure(), self.logits)
         self.of_logits.step()
 
     def _take(self, loss: Tensor, wanted: list[nn.Parameter]) -> None:

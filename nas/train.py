@@ -21,7 +21,7 @@ from nas.cost import CostModel
 from nas.data import Crops
 from nas.freeze import freeze
 from nas.runs import Folder, check_device, check_finite, ended, photographs, save, trials, use_threads
-from nas.search import INPUT, add_device, check
+from nas.search import INPUT, add_device, check, fast_real
 from nas.space import Architecture
 from nas.spaces import network
 from nas.training import Plan, Training
@@ -70,7 +70,7 @@ def trial(given: tuple[argparse.Namespace, int]) -> str:
     args, seed = given
     use_threads(args)
     arch = Architecture.load(args.architecture)
-    plan = Plan(args.epochs, args.steps, args.rate, args.floating)
+    plan = Plan(args.epochs, args.steps, args.rate, args.floating, args.real or fast_real(args.device))
     config = {"architecture": json.loads(arch.to_json()), "plan": vars(plan), "batch": args.batch, "crop": args.crop,
               "seed": seed, "data": str(args.data)}  # fmt: skip
     torch.manual_seed(seed)

@@ -21,12 +21,14 @@ from nas.searcher import Batch, run
 
 @dataclass(frozen=True)
 class Plan:
-    """epochs of so many steps each; rate at the top; share of all steps that is in floating point."""
+    """epochs of so many steps each; rate at the top; share of all steps that is in floating point; real: of numbers
+    between layers, "float32" or "bfloat16"."""
 
     epochs: int = 30
     steps: int = 100
     rate: float = 1e-3
     floating: float = 0.15
+    real: str = "float32"
 
 
 def set_mode(model: nn.Module, mode: str) -> None:
@@ -56,7 +58,7 @@ class Training:
                 done = (self.epoch * plan.steps + i) / total
                 set_mode(self.model, "float" if done < plan.floating else "fake")
                 self.optimizer.param_groups[0]["lr"] = plan.rate * 0.5 * (1 + math.cos(math.pi * done))
-                loss = self.loss(run(self.model, x), y)
+                loss = self.loss(run(self.model, x, plan.real), y)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss is {loss.item()} in epoch {self.epoch}: lower the rate")
                 self.optimizer.zero_grad()

@@ -53,9 +53,10 @@ def _kept(rows: Any, channels: int) -> Any:
 
 @operator("l1_batch_norm")
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """x (rows, channels) -> z; mean and scale of each channel; what the way back needs. Raises NonFinite."""
+    """x (..., channels) -> z; mean and scale of each channel; what the way back needs. Raises NonFinite."""
     gemm.expect_native(x)
-    rows, channels = x.shape
+    channels = x.shape[-1]
+    rows = x.numel() // channels
     z, mean, scale = torch.empty_like(x), *(torch.empty(channels, dtype=torch.float32) for _ in range(2))
     kept = torch.empty(_kept(rows, channels), dtype=torch.uint8)
     statistics = torch.empty(channels, _gemm.STATISTICS, dtype=torch.float64)
@@ -69,8 +70,8 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
 
 @torch.library.register_fake("narrowbit::l1_batch_norm")
 def _(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    rows, channels = x.shape
-    kept = x.new_empty(_kept(rows, int(channels)), dtype=torch.uint8)
+    channels = x.shape[-1]
+    kept = x.new_empty(_kept(x.numel() // channels, int(channels)), dtype=torch.uint8)
     return (
         torch.empty_like(x), gamma.new_empty(channels), gamma.new_empty(channels), kept,
         x.new_empty(channels, _gemm.STATISTICS, dtype=torch.float64),
@@ -120,14 +121,9 @@ def _numbers(t: Tensor) -> Tensor:
     return t.detach().float().contiguous()
 
 
-def _rows(x: Tensor) -> Tensor:
-    """(images, channels, height, width) -> (rows, channels), as kernels read them."""
-    return gemm.native(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]))
-
-
-def _pictures(rows: Tensor, like: Tensor) -> Tensor:
-    images, channels, height, width = like.shape
-    return rows.view(images, height, width, channels).permute(0, 3, 1, 2)
+def _last(x: Tensor) -> Tensor:
+    """(images, channels, height, width) -> (images, height, width, channels), as kernels read them."""
+    return gemm.native(x.permute(0, 2, 3, 1).contiguous())
 
 
 class _BatchNorm(torch.autograd.Function):
@@ -136,16 +132,16 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         gamma = _numbers(gamma)
-        z, mean, scale, *kept = batch_norm(_rows(x), gamma, _numbers(beta), eps)
+        z, mean, scale, *kept = batch_norm(_last(x), gamma, _numbers(beta), eps)
         ctx.save_for_backward(gamma, *kept)
         ctx.mark_non_differentiable(mean, scale)
-        return _pictures(z, x), mean, scale
+        return z.permute(0, 3, 1, 2), mean, scale
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dz: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        dx, *of_parameters = batch_norm_backward(_rows(dz), *ctx.saved_tensors)
-        return _pictures(dx, dz), *of_parameters, None
+        dx, *of_parameters = batch_norm_backward(_last(dz), *ctx.saved_tensors)
+        return dx.permute(0, 3, 1, 2), *of_parameters, None
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -183,10 +179,11 @@ class L1BatchNorm2d(nn.BatchNorm2d):
                 z, mean, scale = _BatchNorm.apply(x, one, zero, self.eps)
             else:
                 last = x.permute(0, 2, 3, 1)
-                y, mean, scale = l1_normalize(last.float(), (0, 1, 2), self.eps)
+                y, *found = l1_normalize(last.float(), (0, 1, 2), self.eps)
                 z = (y * one + zero).permute(0, 3, 1, 2)
+                mean, scale = (s.detach().flatten() for s in found)
             if self.track_running_stats:
-                self._follow(mean.detach().flatten(), scale.detach().flatten())
+                self._follow(mean, scale)
             return z.to(x.dtype)
         slope, offset = self.affine_of_running(one, zero)
         return (x * slope[:, None, None] + offset[:, None, None]).to(x.dtype)
@@ -198,10 +195,10 @@ class L1BatchNorm2d(nn.BatchNorm2d):
 
     def _follow(self, mean: Tensor, scale: Tensor) -> None:
         """Running statistics; few operations, since small batches wait for them."""
-        self.num_batches_tracked.add_(1)
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.copy_(self.running_var.float().sqrt().lerp(scale, share).square())
+        centre, variance, seen = self.running_mean, self.running_var, self.num_batches_tracked.add_(1)
+        share = 1 / float(seen) if self.momentum is None else self.momentum
+        centre.lerp_(mean.to(centre.dtype), share)
+        variance.copy_(variance.float().sqrt().lerp_(scale, share).square_())
 
 
 class L1LayerNorm(nn.LayerNorm):

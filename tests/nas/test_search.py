@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from nas import CostModel, Noise, Penalty, Searcher, Target, positions  # noqa: E402
 from nas.data import Crops, judge, judged_pictures, reduced, reduction  # noqa: E402
+from nas.layers import QConv2d  # noqa: E402
 from nas.searcher import Plan, entropy_share  # noqa: E402
 from nas.spaces import build, space_of  # noqa: E402
 from rate import psnr_luma  # noqa: E402
@@ -38,11 +39,11 @@ def searcher(photo: NDArray, plan: Plan, pressure: Penalty | Target, seed: int =
 
 
 @pytest.mark.parametrize("search", ["noise", "fake", "float"])
-@pytest.mark.parametrize("bilevel", [True, False])
+@pytest.mark.parametrize(("bilevel", "real"), [(True, "float32"), (False, "float32"), (True, "bfloat16")])
 def test_the_same_seed_finds_the_same_and_goes_on_as_if_nothing_were(
-    search: str, bilevel: bool, photo: NDArray, tmp_path: Path
+    search: str, bilevel: bool, real: str, photo: NDArray, tmp_path: Path
 ) -> None:
-    plan = Plan(epochs=3, warmup=1, search=search, bilevel=bilevel, logit_rate=0.1)
+    plan = Plan(epochs=3, warmup=1, search=search, bilevel=bilevel, logit_rate=0.1, real=real)
     straight, *batches = searcher(photo, plan, Penalty(0.1))
     first = [p.clone() for p in straight.logits]
     found = straight.fit(*batches)
@@ -66,6 +67,21 @@ def test_the_same_seed_finds_the_same_and_goes_on_as_if_nothing_were(
     assert resumed.fit(*batches) == found and resumed.history == straight.history
     for a, b in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_numbers_between_layers_are_as_asked_and_change_little(photo: NDArray) -> None:
+    losses = {}
+    for real in ("float32", "bfloat16"):
+        made, *batches = searcher(photo, Plan(epochs=2, warmup=0, real=real), Penalty(0.1))
+        seen = set()
+        for m in made.model.modules():
+            if isinstance(m, QConv2d):
+                m.register_forward_hook(lambda m, x, y, seen=seen: seen.add(str(y.dtype)))
+        made.fit(*batches)
+        assert seen == {f"torch.{real}"}
+        losses[real] = [h["loss"] for h in made.history]
+    assert losses["float32"] != losses["bfloat16"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
 
 
 def test_a_warm_up_leaves_the_logits_alone(photo: NDArray) -> None:
