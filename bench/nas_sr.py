@@ -33,15 +33,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scale", default="4", metavar="N", help="[4]")
     parser.add_argument("--width", metavar="C", help="[the paper's]")
     parser.add_argument("--cells", metavar="N", help="[the paper's]")
-    parser.add_argument("--bicubic", action="store_true", help="for short trainings")
     parser.add_argument("--target-bitops", default="2.74G", metavar="N", help="[2.74G, what the hand rule costs]")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="[3]")
     parser.add_argument("--jobs", default="1", metavar="N", help="trials at a time [1]")
-    parser.add_argument("--steps", default="100", metavar="N", help="of an epoch [100]")
-    parser.add_argument("--search-epochs", default="20", metavar="N", help="[20]")
-    parser.add_argument("--train-epochs", default="30", metavar="N", help="[30]")
-    parser.add_argument("--search-batch", default="8", metavar="N", help="[8]")
-    parser.add_argument("--batch", default="16", metavar="N", help="of the trainings [16]")
+    parser.add_argument("--steps", default="50", metavar="N", help="of an epoch [50]")
+    parser.add_argument("--search-epochs", default="24", metavar="N", help="[24]")
+    parser.add_argument("--train-epochs", default="60", metavar="N", help="[60]")
+    parser.add_argument("--batch", default="8", metavar="N", help="[8]")
     parser.add_argument("--crop", default="32", metavar="N", help="[32]")
     parser.add_argument("--random", type=int, default=3, metavar="N", help="random architectures [3]")
 
@@ -70,14 +68,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     data = data_dir(args.data)
     space = ["--space", args.space, "--scale", args.scale]
     space += [x for n in ("width", "cells") if getattr(args, n) for x in (f"--{n}", getattr(args, n))]
-    space += ["--bicubic"] if args.bicubic else []
-    work = ["--crop", args.crop, "--data", str(data / "photos"), "--jobs", args.jobs, "--steps", args.steps]
+    work = ["--data", str(data / "photos"), "--batch", args.batch, "--crop", args.crop, "--steps", args.steps]
+    work += ["--jobs", args.jobs]
     budget, seeds = args.target_bitops, str(args.seeds)
     nets: dict[str, list[tuple[Path, list[int]]]] = {}  # architectures of a name, and the seeds they are trained by
     for name in ("noise", "fake"):
         folder = args.out / f"search-{name}"
         more = ["--target-bitops", budget, "--seeds", seeds, "--epochs", args.search_epochs, "--search", name]
-        more += ["--warmup", str(int(args.search_epochs) // 5), "--batch", args.search_batch]
+        more += ["--warmup", str(int(args.search_epochs) // 4)]
         command(search.main, [*space, *work, "--out", str(folder), *more])
         found = folder / search.name_of(number(budget))
         key = {"noise": "searched", "fake": "searched-directly"}[name]
@@ -96,7 +94,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             out = args.out / "nets" / name / str(i)
             # A found network is trained by the seed that found it.
             options = ["--epochs", args.train_epochs, "--seeds", str(len(of)), "--first-seed", str(of[0])]
-            options += ["--batch", args.batch]
             command(train.main, [str(path), *work, "--out", str(out), *options])
             trained += [out / f"seed-{seed}" for seed in of]
         for pictures in SETS:

@@ -24,6 +24,7 @@ from codec.models.ops import multiplies_bfloat16
 from nas.cost import CostModel
 from nas.data import Crops
 from nas.layers import Noise
+from nas.optim import RATE
 from nas.quantizers import RULES, Bits, said, work
 from nas.runs import (
     Folder,
@@ -53,8 +54,10 @@ def add_space(p: argparse.ArgumentParser) -> None:
     p.add_argument("--scale", type=int, default=4, choices=(2, 3, 4), help="[4]")
     p.add_argument("--width", type=int, metavar="C", help="channels [the paper's]")
     p.add_argument("--cells", type=int, metavar="N", help="[the paper's]")
-    p.add_argument("--no-adq", dest="adq", action="store_false", help="plain residuals without norms")
-    p.add_argument("--bicubic", action="store_true", help="add the picture enlarged: for short trainings")
+    p.add_argument("--adq", action="store_true", help="residuals with norms, as in the paper: they learn more slowly")
+    p.add_argument(
+        "--no-bicubic", dest="bicubic", action="store_false", help="without the picture enlarged, as in the paper"
+    )
     p.add_argument("--bits", default="4,8", metavar="B,B", help="candidates, 2 to 16, or 32 for none, or as 4x8: "
                    "weights of 4 bits, activations of 8 [4,8]")  # fmt: skip
     p.add_argument("--quantizer", choices=("lsq", "hwgq"), default="lsq", help="of activations [lsq]")
@@ -74,13 +77,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--noise", choices=RULES, default="var", help="how the noise of several widths mixes [var]")
     p.add_argument("--entropy", type=float, default=1e-3, metavar="K", help="weight of the entropy [0.001]")
     p.add_argument("--single-level", action="store_true", help="weights and choices learn from the same batches")
-    p.add_argument("--epochs", type=int, default=20, metavar="N", help="[20]")
-    p.add_argument("--warmup", type=int, default=4, metavar="N", help="epochs of weights alone [4]")
-    p.add_argument("--steps", type=int, default=100, metavar="N", help="of an epoch [100]")
-    p.add_argument("--batch", type=int, default=16, metavar="N", help="[16]")
+    p.add_argument("--epochs", type=int, default=24, metavar="N", help="[24]")
+    p.add_argument("--warmup", type=int, default=6, metavar="N", help="epochs of weights alone [6]")
+    p.add_argument("--steps", type=int, default=50, metavar="N", help="of an epoch [50]")
+    p.add_argument("--batch", type=int, default=8, metavar="N", help="[8]")
     p.add_argument("--crop", type=int, default=32, metavar="N", help="side of a reduced crop [32]")
-    p.add_argument("--rate", type=float, default=1e-3, metavar="R", help="of weights [0.001]")
-    p.add_argument("--logit-rate", type=float, default=3e-3, metavar="R", help="of choices [0.003]")
+    p.add_argument("--rate", type=float, default=RATE, metavar="R", help=f"of weights, at the top [{RATE}]")
+    p.add_argument("--logit-rate", type=float, default=6e-3, metavar="R", help="of choices [0.006]")
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="[1]")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time, in processes of their own [1]")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="of each trial [torch's own, shared by jobs]")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nas.cost import CostModel
 from nas.layers import MODES, Noise
+from nas.optim import RATE, Both, rate_at
 from nas.space import Architecture, MixedOp, SearchSpace, decided, positions
 
 Batch = tuple[Any, Any]  # what the model takes, one tensor or a tuple of them; and what the loss holds against it
@@ -66,14 +67,14 @@ class Target:
 
 @dataclass
 class Plan:
-    """How long and how fast. rates: of weights (cosine to 0) and logits; search: "noise", "fake" (direct, with shared
+    """How long and how fast. rates: of weights (at the top) and logits; search: "noise", "fake" (direct, with shared
     weights) or "float" (blind to quantization); bilevel: False takes both steps on the weights' batch at once; real: of
     numbers between layers, "float32" or "bfloat16"."""
 
-    epochs: int = 20
-    warmup: int = 4
-    rate: float = 1e-3
-    logit_rate: float = 3e-3
+    epochs: int = 24
+    warmup: int = 6
+    rate: float = RATE
+    logit_rate: float = 6e-3
     search: str = "noise"
     bilevel: bool = True
     clip: float = 5.0
@@ -104,7 +105,7 @@ class Searcher:
         self.logits = [m.logits for m in positions(model).values()]
         known = {id(p) for p in self.logits}
         self.weights = [p for p in model.parameters() if id(p) not in known]
-        self.of_weights = torch.optim.Adam(self.weights, plan.rate, weight_decay=3e-8)
+        self.of_weights = Both(model, plan.rate, self.logits)
         self.of_logits = torch.optim.Adam(self.logits, plan.logit_rate, betas=(0.5, 0.999))
         self.epoch, self.history = 0, list[dict[str, Any]]()
         with torch.no_grad():
@@ -132,7 +133,7 @@ class Searcher:
         wanted = self.weights + (self.logits if joint else [])
         self._take(total, wanted)
         torch.nn.utils.clip_grad_norm_(self.weights, self.plan.clip)
-        self.of_weights.param_groups[0]["lr"] = rate
+        self.of_weights.set_rate(rate)
         self.of_weights.step()
         if joint:
             self.of_logits.step()
@@ -167,7 +168,7 @@ class Searcher:
                         raise ValueError(f"epoch {self.epoch} has fewer batches for the choices than for the weights")
                     self.logit_step(other)
                 done = (self.epoch * self.steps + i) / total
-                losses.append(self.weight_step(batch, plan.rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))))
+                losses.append(self.weight_step(batch, rate_at(plan.rate, done)))
             if not losses:
                 raise ValueError(f"epoch {self.epoch} has no batches")
             cost = self.cost.decided()

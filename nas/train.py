@@ -20,6 +20,7 @@ from tqdm import tqdm
 from nas.cost import CostModel
 from nas.data import Crops
 from nas.freeze import freeze
+from nas.optim import RATE
 from nas.runs import Folder, check_device, check_finite, ended, photographs, save, trials, use_threads
 from nas.search import INPUT, add_device, check, fast_real
 from nas.space import Architecture
@@ -42,11 +43,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("architecture", type=Path, metavar="ARCH.json")
     p.add_argument("--data", type=Path, required=True, metavar="PHOTOS")
     p.add_argument("--out", type=Path, required=True, metavar="NET", help="folder; made if absent")
-    p.add_argument("--epochs", type=int, default=30, metavar="N", help="[30]")
-    p.add_argument("--steps", type=int, default=100, metavar="N", help="of an epoch [100]")
-    p.add_argument("--batch", type=int, default=16, metavar="N", help="[16]")
+    p.add_argument("--epochs", type=int, default=60, metavar="N", help="[60]")
+    p.add_argument("--steps", type=int, default=50, metavar="N", help="of an epoch [50]")
+    p.add_argument("--batch", type=int, default=8, metavar="N", help="[8]")
     p.add_argument("--crop", type=int, default=32, metavar="N", help="side of a reduced crop [32]")
-    p.add_argument("--rate", type=float, default=1e-3, metavar="R", help="of learning, at the top [0.001]")
+    p.add_argument("--rate", type=float, default=RATE, metavar="R", help=f"of learning, at the top [{RATE}]")
     p.add_argument("--floating", type=float, default=0.15, metavar="F", help="share in floating point first [0.15]")
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="[1]")
     p.add_argument("--first-seed", type=int, default=0, metavar="N", help="[0]")

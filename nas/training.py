@@ -1,12 +1,11 @@
 """Training the network of an architecture, from its first weights, in the bits it was given.
 
-L1 loss, Adam, a rate that falls to zero by a cosine; the first part in floating point, after which the quantizers fit
-themselves to what they see (the last two are our default).
+L1 loss, Muon, a rate that rises over the first steps and falls to zero by a cosine; the first part in floating point,
+after which the quantizers fit themselves to what they see (ours, but for the loss).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.layers import QConv2d
+from nas.optim import RATE, Both, rate_at
 from nas.searcher import Batch, run
 
 
@@ -24,9 +24,9 @@ class Plan:
     """epochs of so many steps each; rate at the top; share of all steps that is in floating point; real: of numbers
     between layers, "float32" or "bfloat16"."""
 
-    epochs: int = 30
-    steps: int = 100
-    rate: float = 1e-3
+    epochs: int = 60
+    steps: int = 50
+    rate: float = RATE
     floating: float = 0.15
     real: str = "float32"
 
@@ -43,7 +43,7 @@ class Training:
 
     def __init__(self, model: nn.Module, plan: Plan, loss: Callable[..., torch.Tensor] = F.l1_loss):
         self.model, self.plan, self.loss = model.to(memory_format=torch.channels_last), plan, loss
-        self.optimizer = torch.optim.Adam(model.parameters(), plan.rate)
+        self.optimizer = Both(model, plan.rate)
         self.epoch, self.history = 0, list[dict[str, Any]]()
 
     def fit(
@@ -57,7 +57,7 @@ class Training:
             for i, (x, y) in enumerate(batches(self.epoch)):
                 done = (self.epoch * plan.steps + i) / total
                 set_mode(self.model, "float" if done < plan.floating else "fake")
-                self.optimizer.param_groups[0]["lr"] = plan.rate * 0.5 * (1 + math.cos(math.pi * done))
+                self.optimizer.set_rate(rate_at(plan.rate, done))
                 loss = self.loss(run(self.model, x, plan.real), y)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"the loss is {loss.item()} in epoch {self.epoch}: lower the rate")

@@ -1,4 +1,4 @@
-"""Muon for the matrices of 1x1 convolutions, AdamW for everything else.
+"""Muon for the matrices of convolutions, AdamW for everything else.
 
 Muon (K. Jordan et al., 2024) replaces a matrix's momentum by its nearest orthogonal matrix; the scale that makes its
 step as large as AdamW's is that of Moonlight (arXiv 2502.16982); a matrix that is small by training moves less (our
@@ -47,8 +47,8 @@ def follow(averages: list[Tensor], values: list[Tensor], weight: float | Tensor)
 
 
 class Muon(torch.optim.Optimizer):
-    """lr: a number, or a tensor of one. As with torch's fused optimizers, a step changes nothing where the attribute
-    found_inf, a tensor of one, is 1."""
+    """Of kernels (outputs, inputs, ...), each a matrix with a row for an output. lr: a number, or a tensor of one. As
+    with torch's fused optimizers, a step changes nothing where the attribute found_inf, a tensor of one, is 1."""
 
     found_inf: Tensor | None = None
 
@@ -67,9 +67,10 @@ class Muon(torch.optim.Optimizer):
                 grads = [p.grad for p in ps]
                 momenta = [self._momentum(p) for p in ps]
                 follow(momenta, grads, (1 - group["momentum"]) * counts)
-                ahead = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"]))
-                moves = orthogonalize(ahead) * (-0.2 * max(shape) ** 0.5 * group["lr"] * counts) * self._size(ps)
-                torch._foreach_add_(ps, moves.unbind())
+                ahead = torch.stack(torch._foreach_lerp(grads, momenta, group["momentum"])).flatten(2)
+                longest = max(ahead.shape[1:])
+                moves = orthogonalize(ahead) * (-0.2 * longest**0.5 * group["lr"] * counts) * self._size(ps)
+                torch._foreach_add_(ps, moves.view(-1, *shape).unbind())
 
     @staticmethod
     def _size(ps: list[Tensor]) -> Tensor:

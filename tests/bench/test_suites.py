@@ -168,7 +168,7 @@ def test_nas_sr_suite(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         "--cells",
         "1",
     ]
-    line += ["--bicubic", "--target-bitops", "60M", "--seeds", "1", "--search-epochs", "2", "--train-epochs", "1"]
+    line += ["--target-bitops", "60M", "--seeds", "1", "--search-epochs", "2", "--train-epochs", "1"]
     line += ["--steps", "2", "--batch", "1", "--crop", "16", "--random", "1", "--json", str(file)]
     assert main(line) == 0
     rows = {r["name"]: r["value"] for r in json.loads(file.read_text())["rows"]}

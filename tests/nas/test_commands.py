@@ -19,7 +19,7 @@ from nas import eval as judging  # noqa: E402
 from nas.runs import CHECKPOINT, number  # noqa: E402
 from nas.space import Architecture  # noqa: E402
 
-TINY = ["--scale", "2", "--width", "6", "--cells", "1", "--bicubic", "--steps", "2", "--batch", "2", "--crop", "16"]
+TINY = ["--scale", "2", "--width", "6", "--cells", "1", "--steps", "2", "--batch", "2", "--crop", "16"]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,6 @@ def test_search_train_eval(photos: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert arch.space == "sr-basic" and len(arch.choices) == 8
     net = tmp_path / "net"
     options = [*TINY[6:], "--epochs", "2", "--data", str(photos), "--out", str(net), "--seeds", "2"]
-    options.remove("--bicubic")
     assert train.main([str(folder / "arch.json"), *options]) == 0
     sizes = json.loads((net / "seed-0" / "frozen.json").read_text())
     assert 0 < sizes["entropy_bytes"] <= sizes["packed_bytes"] and sizes["gbitops"] == pytest.approx(
@@ -76,7 +75,7 @@ def test_search_train_eval(photos: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_baselines_are_architectures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--space", "sr-basic", *TINY[:7], "--out", str(tmp_path / "b")]
+    options = ["--space", "sr-basic", *TINY[:6], "--out", str(tmp_path / "b")]
     assert baselines.main([*options, "--bitops", "60M", "--random", "2"]) == 0
     names = {p.stem: Architecture.load(p) for p in (tmp_path / "b").glob("*.json")}
     assert set(names) == {"uniform-4", "uniform-8", "hand", "hand-ends", "random-0", "random-1"}
@@ -223,9 +222,9 @@ def test_trials_end_when_they_are_told_to(photos: Path, tmp_path: Path) -> None:
 def test_a_network_of_another_architecture_is_not_taken(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert baselines.main(["--space", "sr-basic", *TINY[:7], "--out", str(tmp_path)]) == 0
+    assert baselines.main(["--space", "sr-basic", *TINY[:6], "--out", str(tmp_path)]) == 0
     for bits in (4, 8):
-        options = ["--data", str(photos), "--out", str(tmp_path / f"n{bits}"), "--epochs", "1", *TINY[7:]]
+        options = ["--data", str(photos), "--out", str(tmp_path / f"n{bits}"), "--epochs", "1", *TINY[6:]]
         assert train.main([str(tmp_path / f"uniform-{bits}.json"), *options]) == 0
     mixed = tmp_path / "n4" / "seed-0" / "network.pt"
     mixed.write_bytes((tmp_path / "n8" / "seed-0" / "network.pt").read_bytes())

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from nas import CostModel, Noise, Penalty, Searcher, Target, positions  # noqa: E402
 from nas.data import Crops, judge, judged_pictures, reduced, reduction  # noqa: E402
 from nas.layers import QConv2d  # noqa: E402
+from nas.optim import rate_at  # noqa: E402
 from nas.searcher import Plan, entropy_share  # noqa: E402
 from nas.spaces import build, space_of  # noqa: E402
 from rate import psnr_luma  # noqa: E402
@@ -82,6 +83,19 @@ def test_numbers_between_layers_are_as_asked_and_change_little(photo: NDArray) -
         losses[real] = [h["loss"] for h in made.history]
     assert losses["float32"] != losses["bfloat16"]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.03)
+
+
+def test_kernels_are_muons_and_everything_is_somebodys(photo: NDArray) -> None:
+    made, *_ = searcher(photo, Plan(), Penalty(0.1))
+    muon, adam = ([p for g in part.param_groups for p in g["params"]] for part in made.of_weights.parts)
+    kernels = [m.weight for m in made.model.modules() if isinstance(m, QConv2d)]
+    assert {id(p) for p in muon} == {id(p) for p in kernels if p.shape[1] > 1} and len(muon) < len(kernels)
+    assert all(p.dim() < 4 or p.shape[1] == 1 for p in adam)
+    everything = sorted(map(id, muon + adam + made.logits))
+    assert everything == sorted(id(p) for p in made.model.parameters())
+    made.of_weights.set_rate(0.3)
+    assert [part.param_groups[0]["lr"] for part in made.of_weights.parts] == pytest.approx([0.3, 0.1])
+    assert rate_at(1.0, 0.0) < 0.05 < 0.99 < rate_at(1.0, 0.05) and rate_at(1.0, 1.0) == pytest.approx(0.0)
 
 
 def test_a_warm_up_leaves_the_logits_alone(photo: NDArray) -> None:
