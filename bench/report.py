@@ -78,3 +78,10 @@ def write(path: Path, result: dict[str, Any]) -> None:
     """Write a result as JSON, making the folder where needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(str(path), (dump(result) + "\n").encode())
+
+
+def source(result: dict[str, Any]) -> str:
+    """Where numbers come from, in one line."""
+    machine = result["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['platform']}"
+    return f"`{result['command']}`, commit {result['commit'] or 'none'}, {where}"

@@ -19,6 +19,8 @@ SCALE_MAX = 64.0
 LOG_SCALE_MIN = math.log(SCALE_MIN)
 INDEX_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)  # of log sigma, per index
 
+PRIOR = 50.0  # symbols that a Gaussian is worth beside counted ones
+
 TOTAL = 1 << 12  # sum of the frequencies of a table
 MAX_ALPHABET = 256
 MAX_RAW_BITS = 8
@@ -37,6 +39,15 @@ def gaussian(sigma: float) -> tuple[int, NDArray[np.float64]]:
     upper = np.array([math.erfc((n - 0.5) / (sigma * math.sqrt(2))) / 2 for n in range(1, reach + 2)])
     side = upper[:-1] - upper[1:]
     return -reach, np.concatenate([side[::-1], [1 - 2 * upper[0]], side])
+
+
+def fitted(index: int, counts: NDArray[np.int64]) -> tuple[int, NDArray[np.float64]]:
+    """Gaussian `index`, as if seen PRIOR times, with what was seen: counts of magnitudes, signs alike."""
+    first, p = gaussian(scale(index))
+    seen = np.bincount(np.minimum(np.arange(len(counts)), -first), counts, 1 - first)
+    seen[1:] /= 2
+    p = PRIOR * p + np.concatenate([seen[:0:-1], seen])
+    return first, p / p.sum()
 
 
 def frequencies(p: NDArray[np.float64]) -> NDArray[np.uint16]:
@@ -89,12 +100,17 @@ def table(first: int, pmf: NDArray[np.float64]) -> tuple[int, NDArray[np.uint16]
     return raw_bits, freqs
 
 
-def build(others: Iterable[tuple[int, NDArray[np.float64]]] = ()) -> dict[str, NDArray]:
-    """Arrays for cpp_ext.TableBank: the SCALES Gaussian tables, then one for each (first, pmf) in `others`.
+def build(
+    others: Iterable[tuple[int, NDArray[np.float64]]] = (), counts: NDArray[np.int64] | None = None
+) -> dict[str, NDArray]:
+    """Arrays for cpp_ext.TableBank: the SCALES Gaussian tables, fitted where there are counts [SCALES, magnitude], then
+    one for each (first, pmf) in `others`.
 
     Returns raw_bits uint8 [T], sizes uint16 [T], freqs uint16 [sum(sizes)].
     """
-    tables = [table(*gaussian(scale(index))) for index in range(SCALES)]
+    scales = range(SCALES)
+    pmfs = [gaussian(scale(i)) for i in scales] if counts is None else [fitted(i, counts[i]) for i in scales]
+    tables = [table(first, pmf) for first, pmf in pmfs]
     tables += [table(first, pmf) for first, pmf in others]
     return {
         "raw_bits": np.array([raw_bits for raw_bits, _ in tables], np.uint8),

@@ -104,3 +104,23 @@ def test_other_distributions_follow_the_gaussians():
     assert raw_bits == 0
     assert np.argmax(freqs) == 0  # rank 0 is the symbol 0, the likely one here
     assert tables.expected_bits(-1, lopsided, raw_bits, freqs) == pytest.approx(entropy(lopsided), rel=1e-3)
+
+
+def test_fitted_tables_follow_what_was_counted():
+    """A Laplacian where Gaussians were expected: from the Gaussian's cost most of the way to the entropy."""
+    index = 24
+    first, p = tables.fitted(index, np.zeros(1024, np.int64))
+    assert (first, p.tolist()) == (tables.gaussian(tables.scale(index))[0], pytest.approx(p.tolist()))
+    drawn = np.abs(np.rint(np.random.default_rng(0).laplace(0, tables.scale(index) / math.sqrt(2), 100_000))).astype(
+        int
+    )
+    counts = np.bincount(np.append(drawn, 2000), minlength=1024)[:1024]  # one symbol beyond everything
+    first, p = tables.fitted(index, counts)
+    np.testing.assert_array_equal(p, p[::-1])
+    assert p.sum() == pytest.approx(1) and p[-first] == pytest.approx(counts[0] / counts.sum(), rel=1e-2)
+    many = np.zeros((tables.SCALES, 1024), np.int64)
+    many[index] = counts
+    costs = [
+        tables.expected_bits(first, p, *split(bank)[index]) for bank in (tables.build(), tables.build(counts=many))
+    ]
+    assert entropy(p) <= costs[1] < entropy(p) + 0.002 and costs[0] > costs[1] + 0.05

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 
 import codec  # noqa: E402
 from codec import network  # noqa: E402
+from codec.bundle import Bundle  # noqa: E402
 from codec.cli import main  # noqa: E402
 from codec.config import CONFIGS, rate_lambda  # noqa: E402
 from codec.models.mlicv2 import MLICv2, gaussian_bits  # noqa: E402
@@ -188,6 +189,17 @@ def test_train_release_export_encode_decode(
     assert export.main([str(branch), str(out)]) == 0
     file = codec.encode(photo[:100, :100], model=out)
     codec.decode(file, model=out)
+    # Tables fitted to pictures change nothing but the rate.
+    fitted = tmp_path / "fitted.safetensors"
+    assert export.main([str(branch), str(fitted), "--data", str(folder)]) == 0
+    before, after = Bundle(out).arrays, Bundle(fitted).arrays
+    assert {n for n in before if not np.array_equal(before[n], after[n])} <= {
+        f"integer/tables/{n}" for n in ("raw_bits", "sizes", "freqs")
+    }
+    smaller = codec.encode(photo[:100, :100], model=fitted)
+    assert len(smaller) < len(file)
+    shown = (codec.decode_picture(f, model=m).rgb for f, m in ((file, out), (smaller, fitted)))
+    assert np.array_equal(*shown)
     # What was released is what was trained, but for float16.
     released, trained = weights.load(out), weights.load(branch)
     for name, a in trained.arrays.items():
