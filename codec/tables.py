@@ -44,9 +44,9 @@ def gaussian(sigma: float) -> tuple[int, NDArray[np.float64]]:
 def fitted(index: int, counts: NDArray[np.int64]) -> tuple[int, NDArray[np.float64]]:
     """Gaussian `index`, as if seen PRIOR times, with what was seen: counts of magnitudes, signs alike."""
     first, p = gaussian(scale(index))
-    seen = np.bincount(np.minimum(np.arange(len(counts)), -first), counts, 1 - first)
-    seen[1:] /= 2
-    p = PRIOR * p + np.concatenate([seen[:0:-1], seen])
+    seen = np.bincount(np.minimum(np.arange(len(counts)), -first), counts, 1 - first).astype(np.float64)
+    side = seen[1:] / 2
+    p = PRIOR * p + np.concatenate([side[::-1], seen[:1], side])
     return first, p / p.sum()
 
 

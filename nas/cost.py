@@ -138,6 +138,13 @@ class CostModel:
         """Of the network that the logits say."""
         return self._at(MixedOp.decision)
 
+    def slopes(self) -> list[Tensor]:
+        """Of each position, in their order: what each of its options costs, of tied ones together."""
+        found: dict[str, Tensor] = {}
+        for m in self._mixed():
+            found[m.position] = found.get(m.position, 0) + self._costs(m)
+        return list(found.values())
+
     def reach(self) -> tuple[float, float]:
         """The least and the most that an architecture costs."""
         least, most = (

@@ -53,12 +53,13 @@ class Penalty:
 
 @dataclass
 class Target:
-    """A budget: after each epoch the weight grows while the decided network costs more, and shrinks while it costs
-    less, by `speed` times the relative excess, which counts for 1 at most (our choice)."""
+    """A budget: after each epoch the weight grows while the expected cost is above it, and shrinks while it is below,
+    by `speed` times the relative excess, which counts for 1 at most; at the end logits are tilted by the cost, as
+    little as the budget needs (our choice)."""
 
     cost: float
-    weight: float = 1e-4
-    speed: float = 0.3
+    weight: float = 1e-3
+    speed: float = 1.0
 
     def update(self, cost: float) -> None:
         excess = max(-1.0, min(1.0, cost / self.cost - 1))
@@ -171,15 +172,16 @@ class Searcher:
                 losses.append(self.weight_step(batch, rate_at(plan.rate, done)))
             if not losses:
                 raise ValueError(f"epoch {self.epoch} has no batches")
-            cost = self.cost.decided()
             if searching:
-                self.pressure.update(cost)
+                self.pressure.update(float(torch.as_tensor(self.cost.expected()).detach()))
             self.epoch += 1
+            if self.epoch == plan.epochs and isinstance(self.pressure, Target):
+                self._keep_to(self.pressure.cost)
             self.history.append(
                 {
                     "epoch": self.epoch,
                     "loss": sum(losses) / max(len(losses), 1),
-                    "cost": cost,
+                    "cost": self.cost.decided(),
                     "weight": self.pressure.weight,
                     "probs": {n: m.probs().flatten().tolist() for n, m in positions(self.model).items()},
                 }
@@ -187,6 +189,24 @@ class Searcher:
             if on_epoch:
                 on_epoch(self)
         return self.architecture()
+
+    @torch.no_grad()
+    def _keep_to(self, budget: float) -> None:
+        """Tilt the logits until what they decide for is within the budget, or the cheapest."""
+        kept, costs = [p.clone() for p in self.logits], self.cost.slopes()
+
+        def tilted(by: float) -> bool:
+            for p, k, c in zip(self.logits, kept, costs, strict=True):
+                p.copy_(k - by * c.to(p) / self.reference)
+            return self.cost.decided() <= budget
+
+        low, high = 0.0, 1e6
+        if tilted(low) or not tilted(high):
+            return
+        for _ in range(50):
+            middle = math.sqrt(max(low, 1e-6) * high)
+            low, high = (low, middle) if tilted(middle) else (middle, high)
+        tilted(high)
 
     def architecture(self) -> Architecture:
         """What the logits say now."""

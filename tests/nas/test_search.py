@@ -112,10 +112,28 @@ def test_a_penalty_makes_it_cheaper_and_a_target_finds_its_weight(photo: NDArray
         made.fit(*batches)
         costs[weight] = made.cost.decided()
     assert costs[10.0] < 0.3 * costs[0.0]
-    target = Target(costs[10.0] * 1.5, weight=1e-3, speed=2.0)
+    target = Target(costs[10.0] * 1.5)
     made, *batches = searcher(photo, plan, target)
     made.fit(*batches)
-    assert target.weight > 1e-3 and made.cost.decided() < costs[0.0]
+    assert target.weight > 1e-3 and made.cost.decided() <= target.cost
+    assert made.cost.of(made.architecture()) == made.cost.decided() == made.history[-1]["cost"]
+
+
+def test_a_budget_tilts_no_more_than_it_needs(photo: NDArray) -> None:
+    """Of two positions that are as sure of what is dear, the one that costs more gives way."""
+    made, *batches = searcher(photo, Plan(epochs=1, warmup=1), Target(1.0))
+    least, most = made.cost.reach()
+    options = dict(zip(positions(made.model), made.cost.slopes(), strict=True))
+    with torch.no_grad():
+        for m, slope in zip(made.logits, options.values(), strict=True):
+            m[int(slope.argmax())] = 3.0
+    assert made.cost.decided() == most
+    made.pressure.cost = 0.9 * most
+    made.fit(*batches)
+    assert 0.5 * most < made.cost.decided() <= 0.9 * most
+    made, *batches = searcher(photo, Plan(epochs=1, warmup=1), Target(least / 2))
+    made.fit(*batches)
+    assert made.cost.decided() == least  # out of reach: the nearest
 
 
 def test_the_entropy_makes_it_decide(photo: NDArray) -> None:
