@@ -43,27 +43,26 @@ def entropy_share(epoch: int, epochs: int, warmup: int) -> float:
 
 @dataclass
 class Penalty:
-    """A fixed weight of the relative cost."""
+    """A weight of the cost over that of undecided choices (paper)."""
 
     weight: float
 
-    def update(self, cost: float) -> None:
-        """Nothing changes."""
+    def of(self, cost: Tensor, undecided: float, loss: Tensor) -> Tensor:
+        """What is added to the loss."""
+        return self.weight * cost / undecided
 
 
 @dataclass
 class Target:
-    """A budget: after each epoch the weight grows while the expected cost is above it, and shrinks while it is below,
-    by `speed` times the relative excess, which counts for 1 at most; at the end logits are tilted by the cost, as
-    little as the budget needs (our choice)."""
+    """A budget: the loss counts more by `weight` times what the expected cost is off, relatively (ours, after TuNAS,
+    arXiv 2008.06120); at the end logits are tilted by the cost, as little as the budget needs (ours)."""
 
     cost: float
-    weight: float = 1e-3
-    speed: float = 1.0
+    weight: float = 0.5
 
-    def update(self, cost: float) -> None:
-        excess = max(-1.0, min(1.0, cost / self.cost - 1))
-        self.weight *= math.exp(self.speed * excess)
+    def of(self, cost: Tensor, undecided: float, loss: Tensor) -> Tensor:
+        """What is added to the loss."""
+        return self.weight * loss.detach() * (cost / self.cost - 1).abs()
 
 
 @dataclass
@@ -122,15 +121,15 @@ class Searcher:
         """H: of the choices of all positions, in nats."""
         return sum((-(p := m.probs()) * p.clamp(min=1e-12).log()).sum() for m in positions(self.model).values())
 
-    def _pressure(self) -> Tensor:
+    def _pressure(self, loss: Tensor) -> Tensor:
         mu = entropy_share(self.epoch, self.plan.epochs, self.plan.warmup)
-        return self.pressure.weight * self.cost.expected() / self.reference + self.entropy * mu * self.entropies()
+        return self.pressure.of(self.cost.expected(), self.reference, loss) + self.entropy * mu * self.entropies()
 
     def weight_step(self, batch: Batch, rate: float) -> float:
         """The loss before the step; raises FloatingPointError where it is not finite."""
         loss = self.loss(run(self.model, batch[0], self.plan.real), batch[1])
         joint = not self.plan.bilevel and self.epoch >= self.plan.warmup
-        total = loss + self._pressure() if joint else loss
+        total = loss + self._pressure(loss) if joint else loss
         wanted = self.weights + (self.logits if joint else [])
         self._take(total, wanted)
         torch.nn.utils.clip_grad_norm_(self.weights, self.plan.clip)
@@ -143,7 +142,7 @@ class Searcher:
     def logit_step(self, batch: Batch) -> None:
         """One step of the logits alone."""
         loss = self.loss(run(self.model, batch[0], self.plan.real), batch[1])
-        self._take(loss + self._pressure(), self.logits)
+        self._take(loss + self._pressure(loss), self.logits)
         self.of_logits.step()
 
     def _take(self, loss: Tensor, wanted: list[nn.Parameter]) -> None:
@@ -172,8 +171,6 @@ class Searcher:
                 losses.append(self.weight_step(batch, rate_at(plan.rate, done)))
             if not losses:
                 raise ValueError(f"epoch {self.epoch} has no batches")
-            if searching:
-                self.pressure.update(float(torch.as_tensor(self.cost.expected()).detach()))
             self.epoch += 1
             if self.epoch == plan.epochs and isinstance(self.pressure, Target):
                 self._keep_to(self.pressure.cost)
@@ -182,7 +179,6 @@ class Searcher:
                     "epoch": self.epoch,
                     "loss": sum(losses) / max(len(losses), 1),
                     "cost": self.cost.decided(),
-                    "weight": self.pressure.weight,
                     "probs": {n: m.probs().flatten().tolist() for n, m in positions(self.model).items()},
                 }
             )
@@ -227,7 +223,7 @@ class Searcher:
         """All that `load_state_dict` needs to go on as if nothing had happened."""
         return {
             "model": self.model.state_dict(), "weights": self.of_weights.state_dict(), "epoch": self.epoch,
-            "logits": self.of_logits.state_dict(), "history": self.history, "pressure": self.pressure.weight,
+            "logits": self.of_logits.state_dict(), "history": self.history,
             "random": torch.get_rng_state(), "random_gpu": torch.cuda.get_rng_state_all(),
         }  # fmt: skip
 
@@ -236,7 +232,7 @@ class Searcher:
         self.model.load_state_dict(state["model"])
         self.of_weights.load_state_dict(state["weights"])
         self.of_logits.load_state_dict(state["logits"])
-        self.epoch, self.history, self.pressure.weight = state["epoch"], state["history"], state["pressure"]
+        self.epoch, self.history = state["epoch"], state["history"]
         torch.set_rng_state(state["random"])
         if len(state["random_gpu"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["random_gpu"])
