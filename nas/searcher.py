@@ -55,7 +55,8 @@ class Penalty:
 @dataclass
 class Target:
     """A budget: the loss counts more by `weight` times what the expected cost is off, relatively (ours, after TuNAS,
-    arXiv 2008.06120); at the end logits are tilted by the cost, as little as the budget needs (ours)."""
+    arXiv 2008.06120); at the end logits are tilted by the cost, as little as brings what they decide for to the budget
+    (ours)."""
 
     cost: float
     weight: float = 0.5
@@ -188,7 +189,7 @@ class Searcher:
 
     @torch.no_grad()
     def _keep_to(self, budget: float) -> None:
-        """Tilt the logits until what they decide for is within the budget, or the cheapest."""
+        """Tilt the logits, either way, as little as makes what they decide for the dearest within the budget."""
         kept, costs = [p.clone() for p in self.logits], self.cost.slopes()
 
         def tilted(by: float) -> bool:
@@ -196,13 +197,14 @@ class Searcher:
                 p.copy_(k - by * c.to(p) / self.reference)
             return self.cost.decided() <= budget
 
-        low, high = 0.0, 1e6
-        if tilted(low) or not tilted(high):
+        over, near, far = not tilted(0.0), 1e-6, 1e6
+        if tilted(far if over else -far) != over:  # nothing is cheap enough, or nothing is dearer
+            tilted(far if over else 0.0)
             return
-        for _ in range(50):
-            middle = math.sqrt(max(low, 1e-6) * high)
-            low, high = (low, middle) if tilted(middle) else (middle, high)
-        tilted(high)
+        for _ in range(60):
+            middle = math.sqrt(near * far)
+            near, far = (near, middle) if tilted(middle if over else -middle) == over else (middle, far)
+        tilted(far if over else -near)
 
     def architecture(self) -> Architecture:
         """What the logits say now."""

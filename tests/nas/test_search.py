@@ -120,7 +120,6 @@ def test_a_penalty_makes_it_cheaper_and_a_target_finds_its_weight(photo: NDArray
 
 
 def test_a_budget_tilts_no_more_than_it_needs(photo: NDArray) -> None:
-    """Of two positions that are as sure of what is dear, the one that costs more gives way."""
     made, *batches = searcher(photo, Plan(epochs=1, warmup=1), Target(1.0))
     least, most = made.cost.reach()
     options = dict(zip(positions(made.model), made.cost.slopes(), strict=True))
@@ -131,6 +130,12 @@ def test_a_budget_tilts_no_more_than_it_needs(photo: NDArray) -> None:
     made.pressure.cost = 0.9 * most
     made.fit(*batches)
     assert 0.5 * most < made.cost.decided() <= 0.9 * most
+    made, *batches = searcher(photo, Plan(epochs=1, warmup=1), Target(0.9 * most))
+    made.fit(*batches)  # of equal logits the cheapest are taken: it can be dearer
+    assert 0.5 * most < made.cost.decided() <= 0.9 * most
+    made, *batches = searcher(photo, Plan(epochs=1, warmup=1), Target(2 * most))
+    made.fit(*batches)
+    assert all((p == 0).all() for p in made.logits)
     made, *batches = searcher(photo, Plan(epochs=1, warmup=1), Target(least / 2))
     made.fit(*batches)
     assert made.cost.decided() == least  # out of reach: the nearest
