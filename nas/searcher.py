@@ -54,16 +54,15 @@ class Penalty:
 
 @dataclass
 class Target:
-    """A budget: the loss counts more by `weight` times what the expected cost is off, relatively (ours, after TuNAS,
-    arXiv 2008.06120); at the end logits are tilted by the cost, as little as brings what they decide for to the budget
-    (ours)."""
+    """A budget: the loss counts more by `weight` times what the expected cost is above it, relatively; at the end logits
+    are tilted by the cost, as little as brings what they decide for to the budget (ours)."""
 
     cost: float
     weight: float = 0.5
 
     def of(self, cost: Tensor, undecided: float, loss: Tensor) -> Tensor:
         """What is added to the loss."""
-        return self.weight * loss.detach() * (cost / self.cost - 1).abs()
+        return self.weight * loss.detach() * (cost / self.cost - 1).clamp(min=0)
 
 
 @dataclass
