@@ -54,8 +54,8 @@ class Penalty:
 
 @dataclass
 class Target:
-    """A budget: the loss counts more by `weight` times what the expected cost is above it, relatively; at the end logits
-    are tilted by the cost, as little as brings what they decide for to the budget (ours)."""
+    """A budget: the loss counts more by `weight` times what the expected cost is above it, relatively; at the end
+    logits are tilted by the cost, as little as brings what they decide for to the budget (ours)."""
 
     cost: float
     weight: float = 0.5
