@@ -272,7 +272,7 @@ def parser() -> argparse.ArgumentParser:
         q.add_argument("--epochs", type=int, default=10, metavar="N", help="[10]")
         q.add_argument("--steps", type=int, default=50, metavar="N", help="of an epoch [50]")
         q.add_argument("--batch", type=int, default=8, metavar="N", help="[8]")
-        q.add_argument("--rate", type=float, default=1e-4, metavar="R", help="of weights [0.0001]")
+        q.add_argument("--rate", type=float, default=3e-4, metavar="R", help="of weights [0.0003]")
         q.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
     s.add_argument("--penalty", type=float, default=0.3, metavar="L", help="weight of the relative cost [0.3]")
     s.add_argument("--bits", default="4,8", metavar="B,B", help="candidates, as of nas.search [4,8]")
