@@ -32,17 +32,16 @@ class Both:
         dense = {id(m.weight): m.weight for m in model.modules() if isinstance(m, QConv2d) and m.weight.shape[1] > 1}
         left = {id(p) for p in without} | set(dense)
         others = [p for p in model.parameters() if id(p) not in left]
-        self.parts: list[torch.optim.Optimizer] = []
-        self.shares = list[float]()
+        self.parts: dict[torch.optim.Optimizer, float] = {}  # and the share of the rate
         if dense:
-            self.parts, self.shares = [Muon(dense.values())], [1.0]
+            self.parts[Muon(dense.values())] = 1.0
         if others:
-            self.parts, self.shares = [*self.parts, torch.optim.Adam(others)], [*self.shares, OF_ADAM]
+            self.parts[torch.optim.Adam(others)] = OF_ADAM
         self.set_rate(rate)
 
     def set_rate(self, rate: float) -> None:
         """From the next step on."""
-        for part, share in zip(self.parts, self.shares, strict=True):
+        for part, share in self.parts.items():
             part.param_groups[0]["lr"] = rate * share
 
     def zero_grad(self) -> None:

@@ -23,7 +23,6 @@ from codec.cli import main  # noqa: E402
 from codec.config import CONFIGS, rate_lambda  # noqa: E402
 from codec.models.mlicv2 import MLICv2, gaussian_bits  # noqa: E402
 from codec.training import data, export, held_out, report, schedule, step, train, weights  # noqa: E402
-from codec.training.optim import Muon, orthogonalize  # noqa: E402
 from codec.training.revive import revive  # noqa: E402
 from codec.training.run import CHECKPOINT, Run, config_of  # noqa: E402
 from codec.training.schedule import Step  # noqa: E402
@@ -371,22 +370,6 @@ def test_a_run_of_another_network_is_named(tmp_path: Path, pictures: list[NDArra
         with pytest.raises(SystemExit, match="is of tiny, not mlicv2-s"):
             train.start(train.parse([*extra, *line, "mlicv2-s"]), "cpu", data.Photos(pictures, 64))
     assert not (tmp_path / "new").exists()
-
-
-def test_muon_steps_are_orthogonal() -> None:
-    m = torch.randn(3, 20, 50, generator=torch.Generator().manual_seed(0))
-    singular = torch.linalg.svdvals(orthogonalize(m))
-    assert (singular > 0.8).all() and (singular < 1.2).all()
-    for size, moved in (
-        (1.0, 0.2),
-        (0.3, 0.06),
-        (0.0, 0.02),
-    ):  # at most as far as AdamW's; less where weights are small
-        p = torch.nn.Parameter(torch.full((20, 50), size * 50**-0.5))
-        before = p.detach().clone()
-        p.grad = m[0].clone()
-        Muon([p], lr=1.0).step()
-        assert (p.detach() - before).square().mean().sqrt() == pytest.approx(moved, rel=0.1)
 
 
 def test_the_trained_rate_is_the_analytic_rate() -> None:
