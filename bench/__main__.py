@@ -33,6 +33,7 @@ SUITES = {
     "ablation": "what each mechanism of MLICv2 is worth, at small width and equal budget",
     "nas-step": "a step of the search against noise and by direct rounding",
     "nas-sr": "searched networks for super-resolution, and what they have to beat",
+    "nas-synthesis": "the codec's synthesis searched for half of the bit operations, and what it has to beat",
     "devices": "what a network costs on CPU and GPU and as an exported graph",
     "fpga": "our engine in Verilog: simulated on real layers, counted in cells of an FPGA, against FP16",
     "rounding": "what the integers of the entropy path cost",

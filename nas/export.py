@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nas.eval import load
 from nas.freeze import Frozen, freeze
-from nas.layers import QConv2d
+from nas.layers import SMALLEST, QConv2d
 from nas.quantizers import levels
 from nas.runs import check_outputs, ended
 from quant.export import qcdq, qonnx, traced
@@ -40,9 +40,10 @@ class Deployed(nn.Module):
     def __init__(self, layer: QConv2d, frozen: Frozen):
         super().__init__()
         self.rectified, self.bits = not layer.signed, (frozen.bits, frozen.input_bits)
-        self.step: Any = frozen.input_step
+        self.rowwise, self.step = frozen.rowwise, frozen.input_step
+        self.balance = None
         if frozen.balance is not None:  # one for each channel, (inputs, 1, 1)
-            self.step = nn.Parameter(torch.from_numpy(frozen.balance)[:, None, None] * frozen.input_step, False)
+            self.balance = nn.Parameter(torch.from_numpy(frozen.balance)[:, None, None], False)
         self.limits = levels(frozen.input_bits, frozen.signed_input)
         self.geometry = (layer.stride, layer.padding, 1, layer.groups)
         self.register_buffer("codes", torch.from_numpy(frozen.levels))
@@ -51,8 +52,14 @@ class Deployed(nn.Module):
 
     def forward(self, x: Tensor, shares: None = None) -> Tensor:
         x = F.relu(x) if self.rectified else x
-        codes = Quantize.apply(x / self.step, 0, *self.limits, self.bits[1])
+        x = x if self.balance is None else x / self.balance
+        step: Any = self.step
+        if self.rowwise:
+            largest = x.abs().amax(1, keepdim=True).clamp(min=SMALLEST)
+            step = largest * self.step
+        codes = Quantize.apply(x / step, 0, *self.limits, self.bits[1])
         y = F.conv2d(codes, Dequantize.apply(self.codes, 0, self.bits[0]), None, *self.geometry) * self.factor
+        y = y * largest if self.rowwise else y
         return y if self.offset is None else y + self.offset
 
 

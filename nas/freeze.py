@@ -16,7 +16,8 @@ from rate.cost import FLOAT_BITS
 @dataclass(frozen=True)
 class Frozen:
     """levels: int8, or int16 above 8 bits, in the shape of the weight; steps (outputs,); bits of a level; those
-    of its input and its step, and what its channels are divided by before (inputs,), or None."""
+    of its input and its step, what its channels are divided by before (inputs,), or None, and whether each position is
+    divided by its largest number then."""
 
     levels: NDArray[np.int8] | NDArray[np.int16]
     steps: NDArray[np.float32]
@@ -25,6 +26,7 @@ class Frozen:
     input_step: float
     signed_input: bool
     balance: NDArray[np.float32] | None = None
+    rowwise: bool = False
 
     def packed(self) -> bytes:
         """The levels, `bits` bits each, in two's complement and most significant first."""
@@ -63,5 +65,6 @@ def freeze(model: nn.Module) -> dict[str, Frozen]:
         levels = of_weight.integers(m.balanced_weight()).numpy().astype(np.int8 if w_bits <= 8 else np.int16)
         steps = of_weight.step().detach().flatten().numpy()
         balance = None if m.balance is None else m.balance.numpy()
-        found[name] = Frozen(levels, steps, w_bits, a_bits, float(of_input.step().detach()), m.signed, balance)
+        step = float(of_input.step().detach())
+        found[name] = Frozen(levels, steps, w_bits, a_bits, step, m.signed, balance, m.rowwise)
     return found

@@ -26,10 +26,11 @@ def rate_at(top: float, done: float) -> float:
 
 
 class Both:
-    """rate: of Muon."""
+    """rate: of Muon. muon: False leaves everything to Adam, which changes trained weights less."""
 
-    def __init__(self, model: nn.Module, rate: float, without: Iterable[nn.Parameter] = ()):
-        dense = {id(m.weight): m.weight for m in model.modules() if isinstance(m, QConv2d) and m.weight.shape[1] > 1}
+    def __init__(self, model: nn.Module, rate: float, without: Iterable[nn.Parameter] = (), muon: bool = True):
+        kernels = [m.weight for m in model.modules() if isinstance(m, QConv2d) and m.weight.shape[1] > 1 and muon]
+        dense = {id(w): w for w in kernels}
         left = {id(p) for p in without} | set(dense)
         others = [p for p in model.parameters() if id(p) not in left]
         self.parts: dict[torch.optim.Optimizer, float] = {}  # and the share of the rate

@@ -6,6 +6,8 @@ that of QuantNAS (arXiv 2208.14839) after DiffQ, its mixing rule ours: see `Nois
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from rate.cost import FLOAT_BITS
 HWGQ_STEPS = {1: 1.0576, 2: 0.6356, 3: 0.3721, 4: 0.21306, 8: 0.020301, 16: 9.715e-5}
 Bits = int | tuple[int, int]  # of weights and activations alike, or of each
 RULES = ("var", "linear", "independent", "reference")
+KINDS = ("fitted", "gaussian", "uniform")
 TINY = 1e-20
 
 
@@ -119,8 +122,25 @@ class HWGQ(nn.Module):
         return round_through(x.clamp(0, step * (2**self.bits - 1)) / step) * step
 
 
-def deviations(t: Tensor, bits: tuple[int, ...]) -> Tensor:
-    """Standard deviation of the noise at each bit-width: half a step of a uniform quantizer over the range of t."""
+@cache
+def lost(bits: int, signed: bool) -> float:
+    """The root mean square error of a unit Gaussian (rectified unless signed) at the step that LSQ starts with, over
+    its root mean square."""
+    x = 2**0.5 * torch.erfinv(torch.linspace(-1, 1, 1 << 14, dtype=torch.float64)[1:-1])
+    x = x if signed else x.relu()
+    with torch.no_grad():
+        return float(((LSQ(bits, signed)(x) - x).square().mean() / x.square().mean()).sqrt())
+
+
+def deviations(
+    t: Tensor, bits: tuple[int, ...], kind: str = "gaussian", signed: bool = True, rows: bool = False
+) -> Tensor:  # fmt: skip
+    """Of the noise at each bit-width: half a step of a uniform quantizer over the range of t (QuantNAS), or for kind
+    "fitted" what fitted steps leave of Gaussians as large as t (ours: a third of that and less at 4 bits), with a step
+    for each row if so asked: (bit-widths), or (bit-widths, rows, 1, ...)."""
+    if kind == "fitted":
+        size = t.detach().float().square().mean(tuple(range(1, t.dim())) if rows else None, keepdim=rows).sqrt()
+        return torch.stack([size * (lost(b, signed) if b < FLOAT_BITS else 0.0) for b in bits])
     reach = (t.max() - t.min()).detach()
     return torch.stack([reach / (2**b - 1) / 2 if b < FLOAT_BITS else torch.zeros_like(reach) for b in bits])
 
@@ -129,7 +149,7 @@ def _sample(t: Tensor, kind: str) -> Tensor:
     """Noise in units of the deviations, laid out as t, whose elements are dense: Gaussian, or uniform within half a
     step, which is of a smaller deviation."""
     flat = torch.empty(t.numel(), dtype=t.dtype, device=t.device)
-    flat = flat.normal_() if kind == "gaussian" else flat.uniform_(-1, 1)
+    flat = flat.uniform_(-1, 1) if kind == "uniform" else flat.normal_()
     return flat.as_strided(t.shape, torch.empty_like(t).stride())
 
 
@@ -142,20 +162,26 @@ class Noisy:
     public code of QuantNAS computes.
     """
 
-    def __init__(self, t: Tensor, bits: tuple[int, ...], rule: str = "var", kind: str = "gaussian"):
+    def __init__(
+        self, t: Tensor, bits: tuple[int, ...], rule: str = "var", kind: str = "gaussian", signed: bool = True,
+        rows: bool = False,
+    ):  # fmt: skip
         if rule not in RULES:
             raise ValueError(f"the rules of noise are {', '.join(RULES)}, not {rule!r}")
-        self.t, self.rule, self.sigma = t, rule, deviations(t, bits)
+        if kind not in KINDS:
+            raise ValueError(f"the kinds of noise are {', '.join(KINDS)}, not {kind!r}")
+        self.t, self.rule, self.sigma = t, rule, deviations(t, bits, kind, signed, rows)
         each = {b: _sample(t, kind) for b in (bits[:1] if rule in ("var", "linear") else bits)}
         self.draws = [each[b] for b in bits if b in each]  # widths that are the same have the same
 
     def at(self, shares: Tensor) -> Tensor:
         """t at a mixture of bit-widths; its gradient to t is 1 but for rule "reference". shares sum to 1 (for
         "reference" they may sum to less)."""
+        each = shares.view(-1, *[1] * (self.sigma.dim() - 1))
         if self.rule == "var":
-            return torch.addcmul(self.t, self.draws[0], ((shares * self.sigma.square()).sum() + TINY).sqrt())
+            return torch.addcmul(self.t, self.draws[0], ((each * self.sigma.square()).sum(0) + TINY).sqrt())
         if self.rule == "linear":
-            return torch.addcmul(self.t, self.draws[0], (shares * self.sigma).sum())
+            return torch.addcmul(self.t, self.draws[0], (each * self.sigma).sum(0))
         noises = [d * s for d, s in zip(self.draws, self.sigma, strict=True)]
         if self.rule == "independent":
             return self.t + sum(p * n for p, n in zip(shares, noises, strict=True))

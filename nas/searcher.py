@@ -47,9 +47,9 @@ class Penalty:
 
     weight: float
 
-    def of(self, cost: Tensor, undecided: float, loss: Tensor) -> Tensor:
+    def of(self, cost: CostModel, undecided: float, loss: Tensor) -> Tensor:
         """What is added to the loss."""
-        return self.weight * cost / undecided
+        return self.weight * cost.expected() / undecided
 
 
 @dataclass
@@ -60,9 +60,10 @@ class Target:
     cost: float
     weight: float = 0.5
 
-    def of(self, cost: Tensor, undecided: float, loss: Tensor) -> Tensor:
+    def of(self, cost: CostModel, undecided: float, loss: Tensor) -> Tensor:
         """What is added to the loss."""
-        return self.weight * loss.detach() * (cost / self.cost - 1).clamp(min=0)
+        over = cost.decided() > self.cost
+        return self.weight * loss.detach() * (cost.expected() / self.cost if over else 0.0)
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Plan:
     bilevel: bool = True
     clip: float = 5.0
     real: str = "float32"
+    muon: bool = True
 
 
 class Searcher:
@@ -105,7 +107,7 @@ class Searcher:
         self.logits = [m.logits for m in positions(model).values()]
         known = {id(p) for p in self.logits}
         self.weights = [p for p in model.parameters() if id(p) not in known]
-        self.of_weights = Both(model, plan.rate, self.logits)
+        self.of_weights = Both(model, plan.rate, self.logits, plan.muon)
         self.of_logits = torch.optim.Adam(self.logits, plan.logit_rate, betas=(0.5, 0.999))
         self.epoch, self.history = 0, list[dict[str, Any]]()
         with torch.no_grad():
@@ -123,7 +125,7 @@ class Searcher:
 
     def _pressure(self, loss: Tensor) -> Tensor:
         mu = entropy_share(self.epoch, self.plan.epochs, self.plan.warmup)
-        return self.pressure.of(self.cost.expected(), self.reference, loss) + self.entropy * mu * self.entropies()
+        return self.pressure.of(self.cost, self.reference, loss) + self.entropy * mu * self.entropies()
 
     def weight_step(self, batch: Batch, rate: float) -> float:
         """The loss before the step; raises FloatingPointError where it is not finite."""

@@ -1,13 +1,16 @@
 """Search a cheaper synthesis for the codec's files, train it, and see what it costs in PSNR.
 
-    python -m nas.synthesis search --data PHOTOS --out RUN --penalty 0.3
+    python -m nas.synthesis search --data PHOTOS --out RUN --budget 0.5
     python -m nas.synthesis train RUN/arch.json --data PHOTOS --out NET
     python -m nas.synthesis eval NET --pictures KODAK
     python -m nas.synthesis export NET --out searched.safetensors     # a bundle: codec decode FILE --model it
+    python -m nas.synthesis uniform --bits 8 --out arch.json          # one bit-width everywhere, to compare with
 
 Everything but g_s stays: files, their sizes and their latents are those of the bundle. Latents come from the codec
-itself, so a network sees what a decoder sees. The loss is the squared error over that of the bundle's own synthesis on
-the same latents: 1 is its quality, 1.012 is 0.05 dB below. Costs are for one pixel of the picture.
+itself, so a network sees what a decoder sees. The loss is the squared distance to what the bundle's own synthesis draws
+of the same latents, over the squared error of that: 0 is its quality, 0.012 is 0.05 dB below. (Held against the picture
+itself, steps learn far less: what the codec gets wrong is noise to them.) Costs are for one pixel of the picture; a
+budget is a share of the bit operations of g_s with 8 bits everywhere.
 """
 
 from __future__ import annotations
@@ -40,29 +43,31 @@ from nas.baselines import uniform
 from nas.cost import CostModel
 from nas.data import SUFFIXES
 from nas.export import deployed
-from nas.quantizers import said
+from nas.layers import Noise
+from nas.quantizers import pair, said
 from nas.runs import Folder, check_finite, check_outputs, ended, photographs, read, save
 from nas.search import bits_of
-from nas.searcher import Batch, Penalty, Plan, Searcher
-from nas.space import Architecture, SearchSpace
-from nas.spaces.synthesis import OWN, Synthesis, load, synthesis_space
+from nas.searcher import Batch, Plan, Searcher, Target
+from nas.space import Architecture, Choice, SearchSpace
+from nas.spaces.synthesis import LADDER, Synthesis, load, synthesis_space
 from nas.training import Plan as TrainingPlan
 from nas.training import Training
 from quant.export import export_onnx, qcdq
 from quant.training import replace
 from rate import psnr
-from rate.cost import BITOPS, MACS
+from rate.cost import BITOPS
 from rate.memory import with_huge_pages
 from rate.options import Parser
 
 SIDE = 128  # of crops
+ONE = 1  # thread for the codec: crops leave two little to do, and where another program has the core they wait
 
 
 class Teacher:
-    """The codec: pictures to what its decoder sees, and how far its own synthesis is from the picture."""
+    """The codec: pictures to what its decoder sees and its own synthesis draws. threads: of the codec, None for all."""
 
-    def __init__(self, bundle: Bundle):
-        self.bundle, self.runtime = bundle, NativeRuntime(bundle)
+    def __init__(self, bundle: Bundle, threads: int | None = None):
+        self.bundle, self.runtime = bundle, NativeRuntime(bundle, threads)
 
     def latents(self, rgb: NDArray[np.uint8], qp: int) -> tuple[Tensor, Tensor, NDArray[np.float32]]:
         """y_hat in steps, Psi, and the codec's picture (1, 3, height, width) in -1..1, of the padded picture."""
@@ -83,11 +88,14 @@ class Teacher:
 
 
 FIRST = 64  # crops that the steps start from
+ELASTIC = (
+    5.0  # error by bit operations, of logarithms: a tenth more of 6 bits is 1.21 times the work, 0.43 of the error
+)
 UNSEEN = 4 * 10**-4.6  # squared error in -1..1 at 46 dB
 
 
 class Lessons:
-    """Batches of crops at QPs from all over: ((y_hat, Psi, QPs), (picture, the codec's squared error))."""
+    """Batches of crops at QPs from all over: ((y_hat, Psi, QPs), (the codec's picture, its squared error))."""
 
     def __init__(
         self, teacher: Teacher, pictures: list[NDArray[np.uint8]], batch: int, steps: int, seed: int, part: int = 0,
@@ -104,23 +112,21 @@ class Lessons:
             qps = ((np.arange(self.batch) + rng.random(self.batch)) * (QPS / self.batch)).astype(int)
             found = [self.teacher.latents(c.numpy(), int(q)) for c, q in zip(x, qps, strict=True)]
             y_hat, psi = (torch.cat([f[i] for f in found]) for i in (0, 1))
-            target = x.permute(0, 3, 1, 2).float() / 127.5 - 1
+            picture = x.permute(0, 3, 1, 2).float() / 127.5 - 1
             own = torch.from_numpy(np.concatenate([f[2] for f in found]))
-            yield (y_hat, psi, torch.from_numpy(qps)), (target, (own - target).square().mean((1, 2, 3)))
+            yield (y_hat, psi, torch.from_numpy(qps)), (own, (own - picture).square().mean((1, 2, 3)))
 
 
 def relative_error(x: Tensor, given: tuple[Tensor, Tensor]) -> Tensor:
-    """Squared error over the codec's own, the mean of the crops; with a floor, or flat crops that the codec draws all
-    but exactly were all that counts."""
-    target, own = given
-    return (((x - target).square().mean((1, 2, 3)) + UNSEEN) / (own + UNSEEN)).mean()
+    """Squared distance to the codec's picture over that one's squared error, the mean of the crops; with a floor, or
+    flat crops that the codec draws all but exactly were all that counts."""
+    own, error = given
+    return ((x - own).square().mean((1, 2, 3)) / (error + UNSEEN)).mean()
 
 
 def made(teacher: Teacher, space: SearchSpace, architecture: Architecture | None) -> Synthesis:
     """A network with the bundle's weights in it. Raises ValueError for an architecture of another space."""
-    if architecture and (
-        architecture.space != space.name or any(c.op not in OWN for c in architecture.choices.values())
-    ):
+    if architecture and architecture.space != space.name:
         raise ValueError(f"this architecture is of {architecture.space or 'another space'}, not of {space.name}")
     if architecture and architecture.options != space.options:
         raise ValueError(f"this architecture is of another version of {space.name}: search it again")
@@ -130,17 +136,39 @@ def made(teacher: Teacher, space: SearchSpace, architecture: Architecture | None
     return model
 
 
+def at_8_bits(teacher: Teacher) -> float:
+    """Bit operations of the codec's own g_s, of a picture of 64x64, with 8 bits everywhere."""
+    space = synthesis_space((8,))
+    model = made(teacher, space, None)
+    return teacher.cost(model).of(uniform(model, space, "depthwise5", 8))
+
+
+def write_uniform(args: argparse.Namespace) -> None:
+    """Leaves an architecture."""
+    check_outputs(args.out)
+    (inner,), (ends,) = bits_of(args.bits), bits_of(args.ends or args.bits)
+    teacher, space = Teacher(find(args.model)), synthesis_space((inner, ends) if ends != inner else (inner,))
+    model = made(teacher, space, None)
+    arch = uniform(model, space, "depthwise5", inner)
+    choices = {**arch.choices, **{name: Choice("point", *pair(ends)) for name in ("up", "head")}}
+    arch = Architecture(choices, arch.space, arch.options)
+    replace(args.out, arch.to_json())
+    print(f"{args.out}: {100 * teacher.cost(model).of(arch) / at_8_bits(teacher):.1f} % of 8 bits everywhere")
+
+
 def search(args: argparse.Namespace) -> None:
     """Leaves arch.json."""
-    teacher, space = Teacher(find(args.model)), synthesis_space(bits_of(args.bits))
+    teacher, space = Teacher(find(args.model), ONE), synthesis_space(bits_of(args.bits) if args.bits else LADDER)
     torch.manual_seed(args.seed)
     model = made(teacher, space, None)
     cost = teacher.cost(model)
-    plan = Plan(args.epochs, args.warmup, args.rate, args.logit_rate, args.search)
+    plan = Plan(args.epochs, args.warmup, args.rate, args.logit_rate, args.search, muon=False)
+    whole = at_8_bits(teacher)
     searcher = Searcher(
-        model, space, cost, Penalty(args.penalty), plan, args.steps, seed=args.seed, loss=relative_error
-    )
-    config = {"plan": vars(plan), "penalty": args.penalty, "bits": space.bits, "options": space.options,
+        model, space, cost, Target(args.budget * whole, ELASTIC), plan, args.steps, seed=args.seed, loss=relative_error,
+        noise=Noise(kind="fitted"),
+    )  # fmt: skip
+    config = {"plan": vars(plan), "budget": args.budget, "bits": space.bits, "options": space.options,
               "steps": args.steps, "batch": args.batch,
               "seed": args.seed, "data": str(args.data), "synthesis": teacher.bundle.synthesis_id.hex()}  # fmt: skip
     pictures, folder = photographs(args.data, SIDE), Folder(args.out, config)
@@ -151,14 +179,13 @@ def search(args: argparse.Namespace) -> None:
         def on_epoch(s: Searcher) -> None:
             folder.save(s)
             folder.log(s.history)
-            bar.set_postfix_str(f"error {s.history[-1]['loss']:.3f}, {s.history[-1]['cost'] / 4096e3:.0f} k a pixel")
+            bar.set_postfix_str(f"error {s.history[-1]['loss']:.4f}, {s.history[-1]['cost'] / 4096e3:.0f} k a pixel")
             bar.update()
 
         found = searcher.fit(halves[0], halves[1], on_epoch)
     replace(folder.path / "arch.json", found.to_json())
-    whole = 64 * CostModel(MACS, model, teacher.example()).of(uniform(model, space, "mixing5", space.bits[0]))
     print(f"{folder.path / 'arch.json'}: {cost.of(found) / 4096e3:.0f} k bit operations a pixel, "
-          f"{100 * cost.of(found) / whole:.0f} % of the shipped network with 8 bits everywhere")  # fmt: skip
+          f"{100 * cost.of(found) / whole:.1f} % of 8 bits everywhere")  # fmt: skip
     for r in searcher.report():
         op, bits = r["choice"].op, said(r["choice"].bits)
         print(f"  {r['position']:12} {op:8} {bits:>3} bit  p {r['p']:.2f}{'' if r['decided'] else '  undecided'}")
@@ -166,9 +193,9 @@ def search(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Leaves network.pt."""
-    teacher, arch = Teacher(find(args.model)), Architecture.load(args.architecture)
+    teacher, arch = Teacher(find(args.model), ONE), Architecture.load(args.architecture)
     model = made(teacher, synthesis_space(), arch)
-    run = Training(model, TrainingPlan(args.epochs, args.steps, args.rate, 0.0), relative_error)
+    run = Training(model, TrainingPlan(args.epochs, args.steps, args.rate, 0.0, muon=False), relative_error)
     config = {"architecture": json.loads(arch.to_json()), "plan": vars(run.plan), "batch": args.batch,
               "seed": args.seed, "data": str(args.data), "synthesis": teacher.bundle.synthesis_id.hex()}  # fmt: skip
     pictures, folder = photographs(args.data, SIDE), Folder(args.out, config)
@@ -181,13 +208,13 @@ def train(args: argparse.Namespace) -> None:
         def on_epoch(r: Training) -> None:
             folder.save(r)
             folder.log(r.history)
-            bar.set_postfix_str(f"error {r.history[-1]['loss']:.3f}")
+            bar.set_postfix_str(f"error {r.history[-1]['loss']:.4f}")
             bar.update()
 
         run.fit(Lessons(teacher, pictures, args.batch, args.steps, args.seed), on_epoch)
     replace(folder.path / "arch.json", arch.to_json())
     save(folder.path / "network.pt", model.state_dict())
-    print(f"{folder.path}: error {run.history[-1]['loss']:.3f} of the codec's, "
+    print(f"{folder.path}: error {run.history[-1]['loss']:.4f} of the codec's, "
           f"{teacher.cost(model).decided() / 4096e3:.0f} k bit operations a pixel")  # fmt: skip
 
 
@@ -265,17 +292,17 @@ def parser() -> argparse.ArgumentParser:
     """Of the command line."""
     p = Parser(prog="python -m nas.synthesis", description=__doc__)
     does = p.add_subparsers(dest="do", required=True)
-    s, t, e, x = (does.add_parser(n) for n in ("search", "train", "eval", "export"))
+    s, t, e, x, u = (does.add_parser(n) for n in ("search", "train", "eval", "export", "uniform"))
     for q in (s, t):
         q.add_argument("--data", type=Path, required=True, metavar="PHOTOS")
         q.add_argument("--out", type=Path, required=True, metavar="FOLDER")
         q.add_argument("--epochs", type=int, default=10, metavar="N", help="[10]")
         q.add_argument("--steps", type=int, default=50, metavar="N", help="of an epoch [50]")
         q.add_argument("--batch", type=int, default=8, metavar="N", help="[8]")
-        q.add_argument("--rate", type=float, default=3e-4, metavar="R", help="of weights [0.0003]")
+        q.add_argument("--rate", type=float, default=3e-4, metavar="R", help="three times that of weights [0.0003]")
         q.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
-    s.add_argument("--penalty", type=float, default=0.3, metavar="L", help="weight of the relative cost [0.3]")
-    s.add_argument("--bits", default="4,8", metavar="B,B", help="candidates, as of nas.search [4,8]")
+    s.add_argument("--budget", type=float, default=0.5, metavar="B", help="share of 8 bits everywhere [0.5]")
+    s.add_argument("--bits", metavar="B,B", help="candidates, as of nas.search [fourteen pairs of 2x4 to 10x11]")
     s.add_argument("--warmup", type=int, default=1, metavar="N", help="epochs of weights alone [1]")
     s.add_argument("--logit-rate", type=float, default=2e-2, metavar="R", help="of choices [0.02]")
     s.add_argument("--search", choices=("noise", "fake", "float"), default="noise", help="[noise]")
@@ -286,7 +313,10 @@ def parser() -> argparse.ArgumentParser:
     e.add_argument("--json", type=Path, metavar="FILE")
     x.add_argument("network", type=Path, metavar="NET")
     x.add_argument("--out", type=Path, required=True, metavar="FILE", help="the bundle, NAME.safetensors")
-    for q in (s, t, e, x):
+    u.add_argument("--bits", default="8", metavar="B", help="[8]")
+    u.add_argument("--ends", metavar="B", help="of upsampling and head [as all others]")
+    u.add_argument("--out", type=Path, required=True, metavar="ARCH.json")
+    for q in (s, t, e, x, u):
         q.add_argument("--model", metavar="BUNDLE", help="[the installed one]")
     return p
 
@@ -296,12 +326,12 @@ def run(args: argparse.Namespace) -> None:
     if args.do in ("search", "train"):
         check_finite(args, epochs=1, steps=1, batch=1, rate=1e-12, seed=0)
     if args.do == "search":
-        check_finite(args, penalty=0, logit_rate=1e-12, warmup=0)
+        check_finite(args, budget=1e-6, logit_rate=1e-12, warmup=0)
         if args.warmup >= args.epochs:
             raise ValueError(f"--warmup {args.warmup} leaves none of {args.epochs} epochs to search in")
     if args.do == "eval" and not all(0 <= q < QPS for q in args.qps):
         raise ValueError(f"QPs are 0 to {QPS - 1}")
-    {"search": search, "train": train, "eval": evaluate, "export": export}[args.do](args)
+    {"search": search, "train": train, "eval": evaluate, "export": export, "uniform": write_uniform}[args.do](args)
 
 
 def main(argv: list[str] | None = None) -> int:

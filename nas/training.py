@@ -22,13 +22,14 @@ from nas.searcher import Batch, run
 @dataclass(frozen=True)
 class Plan:
     """epochs of so many steps each; rate at the top; share of all steps that is in floating point; real: of numbers
-    between layers, "float32" or "bfloat16"."""
+    between layers, "float32" or "bfloat16"; muon: as of nas.optim.Both."""
 
     epochs: int = 60
     steps: int = 50
     rate: float = RATE
     floating: float = 0.15
     real: str = "float32"
+    muon: bool = True
 
 
 def set_mode(model: nn.Module, mode: str) -> None:
@@ -43,7 +44,7 @@ class Training:
 
     def __init__(self, model: nn.Module, plan: Plan, loss: Callable[..., torch.Tensor] = F.l1_loss):
         self.model, self.plan, self.loss = model.to(memory_format=torch.channels_last), plan, loss
-        self.optimizer = Both(model, plan.rate)
+        self.optimizer = Both(model, plan.rate, muon=plan.muon)
         self.epoch, self.history = 0, list[dict[str, Any]]()
 
     def fit(

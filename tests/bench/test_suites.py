@@ -180,6 +180,30 @@ def test_nas_sr_suite(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(line) == 1 and "more than the budget" in capsys.readouterr().err
 
 
+def test_nas_synthesis_suite(folder: Path, tmp_path: Path, tiny_bundle: Path) -> None:
+    """Everything once, on hardly anything; and again, when all is there."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    data = tmp_path / "data"
+    for name in ("photos", "kodak"):
+        (data / name).mkdir(parents=True)
+    source = Image.open(next(p for p in sorted(folder.iterdir()) if p.suffix == ".png")).convert("RGB")
+    for i in range(9):
+        source.resize((140 + i, 130)).save(data / "photos" / f"{i}.png")
+    source.resize((70, 50)).save(data / "kodak" / "a.png")
+    file = tmp_path / "synthesis.json"
+    line = ["nas-synthesis", "--data", str(data), "--out", str(tmp_path / "runs"), "--model", str(tiny_bundle)]
+    line += ["--search-epochs", "2", "--search-steps", "1", "--epochs", "1", "--steps", "1", "--batch", "1"]
+    line += ["--qps", "8", "24", "40", "56", "--json", str(file)]
+    for _ in range(2):
+        assert main(line) == 0
+    rows = {r["name"].removeprefix("nas-synthesis/"): r["value"] for r in json.loads(file.read_text())["rows"]}
+    assert rows["searched/share"] <= 0.5 and rows["uniform-8/share"] == 1
+    for name in ("searched", "hand", "uniform-8"):
+        assert rows[f"{name}/decode"] > 0 and abs(rows[f"{name}/qp24/loss"]) < 20 and f"{name}/bdrate" in rows
+    assert rows["codec/decode"] > 0 and rows["codec-onnx/decode"] > 0
+
+
 def test_a_folder_has_a_hash_of_its_own() -> None:
     """What is kept of a codec is measured again when its code changed, not with every commit."""
     if not commit():

@@ -93,6 +93,30 @@ def test_noise_has_the_size_of_its_bits(kind: str) -> None:
     assert deviations(t, (4, 32))[1] == 0
 
 
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_fitted_noise_is_what_fitted_steps_leave(bits: int, signed: bool) -> None:
+    torch.manual_seed(0)
+    t = torch.randn(200_000) * 3
+    t = t if signed else t.relu()
+    with torch.no_grad():
+        noise = (Noisy(t, (bits,), "var", "fitted", signed).at(torch.ones(1)) - t).square().mean()
+        left = (LSQ(bits, signed)(t) - t).square().mean()
+    assert float(noise / left) == pytest.approx(1, rel=0.4)  # steps are tried in ratios of the root of 2
+    with pytest.raises(ValueError, match="kinds of noise"):
+        Noisy(t, (bits,), kind="loud")
+
+
+@pytest.mark.parametrize("rule", ["var", "linear", "independent", "reference"])
+def test_rows_have_noise_of_their_own(rule: str) -> None:
+    """As they have steps of their own: a weight of a thousandth gets a thousandth of the noise."""
+    torch.manual_seed(0)
+    t = torch.randn(2, 500, 3, 3) * torch.tensor([1.0, 1e-3]).view(2, 1, 1, 1)
+    off = Noisy(t, (4, 8), rule, "fitted", rows=True).at(torch.tensor([0.5, 0.5])) - t
+    loud, quiet = off.flatten(1).std(1).tolist()
+    assert loud / quiet == pytest.approx(1000, rel=0.1)
+
+
 @pytest.mark.parametrize(("rule", "power"), [("var", 1.0), ("linear", 0.56), ("independent", 0.5)])
 def test_the_power_of_a_mixture(rule: str, power: float) -> None:
     """Of a half each, over the mean of the two powers: the rule "var" makes no profit of being undecided."""
@@ -196,3 +220,19 @@ def test_balanced_layers_are_deployed_as_they_are() -> None:
     net = torch.nn.Sequential(layer)
     expected = net(x).detach()
     assert (deployed(net)(x) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_rowwise_positions_have_a_scale_of_their_own() -> None:
+    """A picture whose one half is a thousandth of the other loses no more there."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 16, 4, 8)
+    x[..., 4:] *= 1e-3
+    conv = QConv2d(16, 8, (1, 1), 1, (8,), State("fake"), signed=True, rowwise=True)
+    with torch.no_grad():
+        whole = torch.nn.functional.conv2d(x, conv.weight)
+        off = (conv(x) - whole).abs()
+    loud, quiet = (float(off[..., s].mean() / whole[..., s].abs().mean()) for s in (slice(4), slice(4, 8)))
+    assert quiet < 2 * loud < 0.1
+    assert torch.equal(conv(torch.zeros(1, 16, 2, 2)), torch.zeros(1, 8, 2, 2))
+    with pytest.raises(ValueError, match="1x1"):
+        QConv2d(4, 4, (3, 3), 1, (8,), State(), rowwise=True)

@@ -1,4 +1,4 @@
-"""The codec's synthesis as a space: with the shipped blocks it is the codec's, and it can be searched and trained."""
+"""The codec's synthesis as a space: with the shipped convolutions it is the codec's; it can be searched and trained."""
 
 from pathlib import Path
 
@@ -15,14 +15,16 @@ from codec.config import CONFIGS  # noqa: E402
 from codec.container import unpack  # noqa: E402
 from codec.runtime.native import NativeRuntime  # noqa: E402
 from codec.runtime.onnx import OnnxRuntime  # noqa: E402
-from nas import CostModel, synthesis  # noqa: E402
+from nas import Architecture, CostModel, synthesis  # noqa: E402
+from nas.baselines import uniform  # noqa: E402
 from nas.spaces.synthesis import Synthesis, synthesis_space  # noqa: E402
-from rate.cost import BITOPS, MACS  # noqa: E402
+from rate.cost import MACS  # noqa: E402
 
 
 def test_with_its_own_blocks_it_is_the_codecs(tiny_bundle: Path, photo: NDArray) -> None:
-    teacher, space = synthesis.Teacher(Bundle(tiny_bundle)), synthesis_space((8,), ("mixing5",))
-    model = synthesis.made(teacher, space, None)
+    teacher, space = synthesis.Teacher(Bundle(tiny_bundle)), synthesis_space((8,))
+    own_blocks = uniform(synthesis.made(teacher, space, None), space, "depthwise5", 8)
+    model = synthesis.made(teacher, space, own_blocks)
     for qp in (5, 60):
         y_hat, psi, own = teacher.latents(photo[:100, :120], qp)
         space.state.mode = "float"
@@ -34,17 +36,17 @@ def test_with_its_own_blocks_it_is_the_codecs(tiny_bundle: Path, photo: NDArray)
         assert 0 < np.abs(rounded - own).mean() < 0.1
 
 
-def test_it_costs_what_the_shipped_synthesis_costs() -> None:
+def test_it_costs_what_the_shipped_synthesis_costs(tiny_bundle: Path) -> None:
     """g_s is most of the 29.0 thousand multiplications a pixel that decoding with mlicv2-s takes."""
-    cfg = CONFIGS["mlicv2-s"]
-    model = Synthesis(synthesis_space((8,), ("mixing5",)), cfg)
+    cfg, space = CONFIGS["mlicv2-s"], synthesis_space((8,))
+    model = Synthesis(space, cfg)
     example = torch.zeros(1, cfg.latents, 4, 4), torch.zeros(1, cfg.features, 4, 4), torch.zeros(1, dtype=torch.int64)
-    macs = CostModel(MACS, model, example).decided()
+    cost = CostModel(MACS, model, example)
+    macs = cost.of(uniform(model, space, "depthwise5", 8))
     assert 18e3 < macs / 64**2 < 25e3
-    # Of 64x64 pixels: upsampling and head, of 10 and 12 bits; prediction of the latent residual, of 4 and 6.
-    ends = cfg.latents * 4 * cfg.width * 4**2 + cfg.width * 192 * 8**2
-    prediction = (cfg.features + 2 * cfg.latents) * cfg.latents * 4**2
-    assert CostModel(BITOPS, model, example).decided() == 64 * (macs - ends - prediction) + 120 * ends + 24 * prediction
+    smaller = cost.of(uniform(model, space, "depthwise3", 8))
+    blocks = cfg.synthesis[0] * cfg.latents * 4**2 + cfg.synthesis[1] * cfg.width * 8**2
+    assert macs - smaller == (25 - 9) * blocks
 
 
 def test_search_train_eval(tiny_bundle: Path, photo: NDArray, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -54,10 +56,11 @@ def test_search_train_eval(tiny_bundle: Path, photo: NDArray, tmp_path: Path, ca
         Image.fromarray(photo[i * 30 : i * 30 + 140, i * 30 : i * 30 + 150]).save(photos / f"{i}.png")
     run, net = tmp_path / "run", tmp_path / "net"
     work = ["--data", str(photos), "--steps", "2", "--batch", "2", "--model", str(tiny_bundle)]
-    options = ["search", *work, "--out", str(run), "--epochs", "2", "--penalty", "1", "--bits", "4,4x8,8"]
+    options = ["search", *work, "--out", str(run), "--epochs", "2", "--budget", "0.4", "--bits", "4,4x8,8"]
     assert synthesis.main(options) == 0 and synthesis.main(options) == 0
     said = capsys.readouterr().out
-    assert said.count("bit operations a pixel") == 2 and "sixteenth0" in said and "last" in said
+    assert said.count("bit operations a pixel") == 2 and "sixteenth/0/mix" in said and "last/back" in said
+    assert float(said.split(" a pixel, ")[1].split(" %")[0]) <= 40
     assert synthesis.main(["train", str(run / "arch.json"), *work, "--out", str(net), "--epochs", "1"]) == 0
     judged = ["eval", str(net), "--pictures", str(photos), "--qps", "10", "--model", str(tiny_bundle)]
     capsys.readouterr()
@@ -80,6 +83,11 @@ def test_search_train_eval(tiny_bundle: Path, photo: NDArray, tmp_path: Path, ca
     units = y_hat.numpy() * synthesis.UNIT, psi.numpy() * synthesis.PSI
     for runtime in (NativeRuntime(new), OnnxRuntime(new)):
         assert np.abs(runtime.synthesise(*units, 40) - expected).mean() < 1e-2
+    hand = tmp_path / "hand.json"
+    assert synthesis.main(["uniform", "--bits", "4x8", "--ends", "8", "--out", str(hand), *judged[-2:]]) == 0
+    made_by_hand = Architecture.load(hand).choices
+    assert {n for n, c in made_by_hand.items() if c.bits == 8} == {"up", "head"}
+    assert {c.bits for c in made_by_hand.values()} == {8, (4, 8)}
     for wrong, message in (
         (["eval", str(run), *judged[2:]], "network.pt"),
         ([*judged[:5], "64"], "QPs are 0"),
