@@ -64,10 +64,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         space = synthesis.synthesis_space(tuple({c.bits for c in arch.choices.values()}))
         cost = teacher.cost(synthesis.made(teacher, space, None)).of(arch)
         rows.append(row(f"nas-synthesis/{name}/share", cost / synthesis.at_8_bits(teacher), "", 3))
-    return report("nas-synthesis", rows + judged(data / "kodak", args.qps, args.model, bundles))
+    files = sorted((data / "kodak").glob("*.png"))
+    if not files:
+        raise ValueError(f"{data / 'kodak'} holds no pictures")
+    rows += judged(files, args.qps, args.model, bundles)
+    return report("nas-synthesis", rows, pictures=len(files))
 
 
-def judged(folder: Path, qps: list[int], model: str | None, bundles: dict[str, Path]) -> list[Row]:
+def judged(files: list[Path], qps: list[int], model: str | None, bundles: dict[str, Path]) -> list[Row]:
     """Rows of real files."""
     import numpy as np
     from tqdm import tqdm
@@ -80,9 +84,6 @@ def judged(folder: Path, qps: list[int], model: str | None, bundles: dict[str, P
     found: dict[tuple[str, int], list[float]] = {}
     bpp: dict[int, list[float]] = {}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    files = sorted(folder.glob("*.png"))
-    if not files:
-        raise ValueError(f"{folder} holds no pictures")
     for path in tqdm(files, unit="picture", disable=not sys.stderr.isatty()):
         for qp in qps:
             data = codec.encode(path, qp=qp, model=model)

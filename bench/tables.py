@@ -106,6 +106,34 @@ def nas_step(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", told])
 
 
+SYNTHESIS = {
+    "searched": "searched",
+    "hand": "by hand: 4x7, 10 bits at the ends",
+    "uniform-8": "8 bits everywhere",
+}
+
+
+def nas_synthesis(result: dict[str, Any]) -> str:
+    """The Markdown of one result of the suite `nas-synthesis`."""
+    values = {r["name"].removeprefix("nas-synthesis/"): r["value"] for r in result["rows"]}
+    qps = [name.split("/")[1] for name in values if name.startswith("searched/qp")]
+    heads = "".join(f" {qp.removeprefix('qp')} |" for qp in qps)
+    lines = [f"| synthesis | bit operations | dB lost at QP{heads} BD-rate | decode, ms |"]
+    lines.append("|---|" + "---:|" * (len(qps) + 3))
+    for name, told in SYNTHESIS.items():
+        cells = [f"{100 * values[f'{name}/share']:.1f} %", *(f"{values[f'{name}/{qp}/loss']:.3f}" for qp in qps)]
+        cells += [f"{values[f'{name}/bdrate']:+.2f} %", f"{values[f'{name}/decode']:.0f}"]
+        lines.append(f"| {told} | " + " | ".join(cells) + " |")
+    told = (
+        f"Bit operations of those of g_s with 8 bits everywhere; {result['pictures']} pictures as real files of the "
+        "shipped bundle, drawn by it in float32 and by these, all trained alike on photographs. Decoding takes the "
+        f"shipped bundle {values['codec/decode']:.0f} ms by its own loops and {values['codec-onnx/decode']:.0f} by "
+        "ONNX Runtime, which runs the others in floating point around rounding: few bits gain time on hardware that "
+        f"has them. Source: {source(result)}."
+    )
+    return "\n".join([*lines, "", told])
+
+
 FPGA = {
     "fp16": "FP16, fused multiply-add",
     "int8": "integers of 8 bits",

@@ -25,7 +25,7 @@ class Noise:
     "uniform" within half a step."""
 
     rule: str = "var"
-    kind: str = "gaussian"
+    kind: str = "fitted"
 
 
 @dataclass

@@ -139,7 +139,9 @@ def deviations(
     "fitted" what fitted steps leave of Gaussians as large as t (ours: a third of that and less at 4 bits), with a step
     for each row if so asked: (bit-widths), or (bit-widths, rows, 1, ...)."""
     if kind == "fitted":
-        size = t.detach().float().square().mean(tuple(range(1, t.dim())) if rows else None, keepdim=rows).sqrt()
+        over = tuple(range(1, t.dim())) if rows else None
+        norm = torch.linalg.vector_norm(t.detach(), dim=over, keepdim=rows, dtype=torch.float32)
+        size = norm / (t[0] if rows else t).numel() ** 0.5
         return torch.stack([size * (lost(b, signed) if b < FLOAT_BITS else 0.0) for b in bits])
     reach = (t.max() - t.min()).detach()
     return torch.stack([reach / (2**b - 1) / 2 if b < FLOAT_BITS else torch.zeros_like(reach) for b in bits])

@@ -25,7 +25,7 @@ from nas.cost import CostModel
 from nas.data import Crops
 from nas.layers import Noise
 from nas.optim import RATE
-from nas.quantizers import RULES, Bits, said, work
+from nas.quantizers import KINDS, RULES, Bits, said, work
 from nas.runs import (
     Folder,
     check_device,
@@ -75,7 +75,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--search", choices=("noise", "fake", "float"), default="noise",
                    help="noise; fake: shared weights rounded directly; float: blind to bits [noise]")  # fmt: skip
     p.add_argument("--noise", choices=RULES, default="var", help="how the noise of several widths mixes [var]")
-    p.add_argument("--entropy", type=float, default=1e-3, metavar="K", help="weight of the entropy [0.001]")
+    p.add_argument("--noise-kind", choices=KINDS, default="fitted", help="of the power that fitted steps leave, or "
+                   "half a step over the range of numbers: gaussian (the paper), uniform [fitted]")  # fmt: skip
+    p.add_argument("--entropy", type=float, default=2e-3, metavar="K", help="weight of the entropy [0.002]")
     p.add_argument("--single-level", action="store_true", help="weights and choices learn from the same batches")
     p.add_argument("--epochs", type=int, default=24, metavar="N", help="[24]")
     p.add_argument("--warmup", type=int, default=6, metavar="N", help="epochs of weights alone [6]")
@@ -83,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch", type=int, default=8, metavar="N", help="[8]")
     p.add_argument("--crop", type=int, default=32, metavar="N", help="side of a reduced crop [32]")
     p.add_argument("--rate", type=float, default=RATE, metavar="R", help=f"of weights, at the top [{RATE}]")
-    p.add_argument("--logit-rate", type=float, default=6e-3, metavar="R", help="of choices [0.006]")
+    p.add_argument("--logit-rate", type=float, default=1e-2, metavar="R", help="of choices [0.01]")
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="[1]")
     p.add_argument("--jobs", type=int, default=1, metavar="N", help="trials at a time, in processes of their own [1]")
     p.add_argument("--threads", type=int, default=0, metavar="N", help="of each trial [torch's own, shared by jobs]")
@@ -149,9 +151,10 @@ def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
     space = space_of(args.space, bits, args.quantizer, **options_of(args))
     real = args.real or fast_real(args.device)
     plan = Plan(args.epochs, args.warmup, args.rate, args.logit_rate, args.search, not args.single_level, real=real)
+    noise = Noise(args.noise, args.noise_kind)
     name = name_of(args.target_bitops) if penalty is None else f"penalty-{penalty:.15g}"
     config = {
-        "space": args.space, "options": dict(space.options), "bits": bits, "plan": vars(plan), "noise": args.noise,
+        "space": args.space, "options": dict(space.options), "bits": bits, "plan": vars(plan), "noise": vars(noise),
         "entropy": args.entropy, "pressure": name, "seed": seed, "steps": args.steps, "batch": args.batch,
         "crop": args.crop, "data": str(args.data),
     }  # fmt: skip
@@ -162,7 +165,7 @@ def trial(given: tuple[argparse.Namespace, float | None, int]) -> str:
     pressure = Penalty(penalty) if penalty is not None else Target(args.target_bitops)
     cost = CostModel(BITOPS, model, INPUT)
     searcher = Searcher(
-        model, space, cost, pressure, plan, args.steps, args.entropy, Noise(args.noise), seed
+        model, space, cost, pressure, plan, args.steps, args.entropy, noise, seed
     )  # fmt: skip
     folder.load(searcher)
     of_weights, of_choices = (

@@ -54,11 +54,11 @@ class Penalty:
 
 @dataclass
 class Target:
-    """A budget: the loss counts more by `weight` times what the expected cost is above it, relatively; at the end
-    logits are tilted by the cost, as little as brings what they decide for to the budget (ours)."""
+    """A budget: while what the logits decide for is above it, the loss counts more by `weight` times the expected cost
+    over it; at the end logits are tilted by the cost, as little as brings what they decide for to the budget (ours)."""
 
     cost: float
-    weight: float = 0.5
+    weight: float = 0.05
 
     def of(self, cost: CostModel, undecided: float, loss: Tensor) -> Tensor:
         """What is added to the loss."""
@@ -75,7 +75,7 @@ class Plan:
     epochs: int = 24
     warmup: int = 6
     rate: float = RATE
-    logit_rate: float = 6e-3
+    logit_rate: float = 1e-2
     search: str = "noise"
     bilevel: bool = True
     clip: float = 5.0

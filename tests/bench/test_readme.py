@@ -85,6 +85,7 @@ def results(tmp_path: Path) -> Path:
         "quant-accuracy",
         "quant-train",
         "nas-step",
+        "nas-synthesis",
         "fpga",
     ):
         (tmp_path / f"{name}.json").write_text((ROOT / "results" / f"{name}.json").read_text())
