@@ -61,8 +61,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         command(synthesis.main, ["train", str(path), *work, *more])
         command(synthesis.main, ["export", str(net), "--out", str(bundles[name]), *model])
         arch = Architecture.load(path)
-        space = synthesis.synthesis_space(tuple({c.bits for c in arch.choices.values()}))
-        cost = teacher.cost(synthesis.made(teacher, space, None)).of(arch)
+        cost = teacher.cost(synthesis.made(teacher, synthesis.space_of(arch), arch)).decided()
         rows.append(row(f"nas-synthesis/{name}/share", cost / synthesis.at_8_bits(teacher), "", 3))
     files = sorted((data / "kodak").glob("*.png"))
     if not files:

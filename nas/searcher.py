@@ -142,9 +142,10 @@ class Searcher:
         return float(loss.detach())
 
     def logit_step(self, batch: Batch) -> None:
-        """One step of the logits alone."""
+        """One step of the logits alone. Relative to the loss: where that falls by orders, Adam would remember for a
+        thousand steps how steep it was."""
         loss = self.loss(run(self.model, batch[0], self.plan.real), batch[1])
-        self._take(loss + self._pressure(loss), self.logits)
+        self._take((loss + self._pressure(loss)) / loss.detach().clamp(min=1e-12), self.logits)
         self.of_logits.step()
 
     def _take(self, loss: Tensor, wanted: list[nn.Parameter]) -> None:

@@ -81,8 +81,9 @@ class Synthesis(nn.Module):
     def __init__(self, space: SearchSpace, cfg: Config):
         super().__init__()
         c, n = cfg.latents, cfg.width
+        whole = 0 if space.options.get("sixteenth") == "left out" else cfg.synthesis[0]
         self.lrp = nn.ModuleList(space.choice(f"lrp/{i}", inputs, c) for i, inputs in enumerate((cfg.features + c, c)))
-        self.sixteenth = nn.ModuleList(Block(space, f"sixteenth/{i}", c, _hidden(c)) for i in range(cfg.synthesis[0]))
+        self.sixteenth = nn.ModuleList(Block(space, f"sixteenth/{i}", c, _hidden(c)) for i in range(whole))
         self.up = space.choice("up", c, 4 * n)
         self.eighth = nn.ModuleList(Block(space, f"eighth/{i}", n, _hidden(n)) for i in range(cfg.synthesis[1] - 1))
         self.last, self.head = Block(space, "last", n, _hidden(n)), space.choice("head", n, 192)
@@ -109,13 +110,15 @@ rule(Synthesis, lambda *_: None)  # gains: elementwise, as norms are
 
 # Of weights and activations: some that are best for their work, by what rounding loses.
 LADDER: tuple[Bits, ...] = (
-    (2, 4), (3, 5), (4, 5), (4, 6), (4, 7), (5, 6), (5, 7), (5, 8), (6, 7), (6, 8), (7, 8), 8, (8, 10), (10, 11)
+    (2, 4), (3, 5), (4, 5), (4, 6), (4, 7), (5, 6), (5, 7), 6, (6, 7), (6, 8), 7, (7, 8), (8, 9), (9, 10), (11, 10)
 )  # fmt: skip
 
 
-def synthesis_space(bits: tuple[Bits, ...] = LADDER) -> SearchSpace:
-    """A space whose operations are the convolutions of g_s."""
-    return SearchSpace(bits, POINT, name="codec-synthesis", options={"choices": "convolutions"}, own=OWN)
+def synthesis_space(bits: tuple[Bits, ...] = LADDER, whole: bool = True) -> SearchSpace:
+    """A space whose operations are the convolutions of g_s. whole: with the blocks at a sixteenth of the size, which
+    are 29 % of the work; without them what the shipped one draws is off by 0.0005 of its squared error."""
+    options = {"choices": "convolutions"} | ({} if whole else {"sixteenth": "left out"})
+    return SearchSpace(bits, POINT, name="codec-synthesis", options=options, own=OWN)
 
 
 @torch.no_grad()
