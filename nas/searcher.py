@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.cost import CostModel
@@ -21,6 +23,7 @@ from nas.layers import MODES, Noise
 from nas.optim import RATE, Both, rate_at
 from nas.space import Architecture, MixedOp, SearchSpace, decided, positions
 
+Floats = NDArray[np.float64]
 Batch = tuple[Any, Any]  # what the model takes, one tensor or a tuple of them; and what the loss holds against it
 Batches = Callable[[int], Iterable[Batch]]  # of an epoch, the same ones whenever it is asked for
 
@@ -41,6 +44,29 @@ def entropy_share(epoch: int, epochs: int, warmup: int) -> float:
     return tau / last * math.log(tau - quarter + 2) / math.log(epochs - quarter - warmup + 1)
 
 
+def likeliest(chances: list[Floats], costs: list[Floats], budget: float, cells: int = 1 << 16) -> list[int]:
+    """Of each position the option, so that the sum of their chances (logarithms) is the greatest whose costs come to no
+    more than the budget: a knapsack with one of each group, by tables over cells of the budget, to which costs are
+    rounded up. The cheapest of each where nothing is as cheap as that."""
+    best, chosen = np.zeros(cells + 1), []
+    for chance, cost in zip(chances, costs, strict=True):
+        sizes = np.ceil(cost / budget * cells - 1e-9).astype(int) if budget > 0 else np.full(len(cost), cells + 1)
+        tried = np.full((len(cost), cells + 1), -np.inf)
+        for option, size in zip(tried, sizes, strict=True):
+            if size <= cells:
+                option[size:] = best[: cells + 1 - size]
+        tried += chance[:, None]
+        chosen.append(tried.argmax(0))
+        best = tried.max(0)
+    if best[-1] == -np.inf:
+        return [int(c.argmin()) for c in costs]
+    found, left = [], cells
+    for which, cost in zip(reversed(chosen), reversed(costs), strict=True):
+        found.append(int(which[left]))
+        left -= int(np.ceil(cost[found[-1]] / budget * cells - 1e-9))
+    return found[::-1]
+
+
 @dataclass
 class Penalty:
     """A weight of the cost over that of undecided choices (paper)."""
@@ -55,7 +81,7 @@ class Penalty:
 @dataclass
 class Target:
     """A budget: while what the logits decide for is above it, the loss counts more by `weight` times the expected cost
-    over it; at the end logits are tilted by the cost, as little as brings what they decide for to the budget (ours)."""
+    over it; at the end the likeliest network is taken that costs no more (ours)."""
 
     cost: float
     weight: float = 0.05
@@ -191,22 +217,15 @@ class Searcher:
 
     @torch.no_grad()
     def _keep_to(self, budget: float) -> None:
-        """Tilt the logits, either way, as little as makes what they decide for the dearest within the budget."""
-        kept, costs = [p.clone() for p in self.logits], self.cost.slopes()
-
-        def tilted(by: float) -> bool:
-            for p, k, c in zip(self.logits, kept, costs, strict=True):
-                p.copy_(k - by * c.to(p) / self.reference)
-            return self.cost.decided() <= budget
-
-        over, near, far = not tilted(0.0), 1e-6, 1e6
-        if tilted(far if over else -far) != over:  # nothing is cheap enough, or nothing is dearer
-            tilted(far if over else 0.0)
+        """Where the logits decide for more, raise those of the likeliest network that costs no more."""
+        if self.cost.decided() <= budget:
             return
-        for _ in range(60):
-            middle = math.sqrt(near * far)
-            near, far = (near, middle) if tilted(middle if over else -middle) == over else (middle, far)
-        tilted(far if over else -near)
+        costs = [c.double().cpu().numpy() for c in self.cost.slopes()]
+        chances = [p.log_softmax(0).double().cpu().numpy() for p in self.logits]
+        chosen = likeliest(chances, costs, budget - float(self.cost.fixed()))
+        for m, i in zip(positions(self.model).values(), chosen, strict=True):
+            if m.decision() != divmod(i, len(m.bits)):
+                m.logits[i] = m.logits.max() + 1.0
 
     def architecture(self) -> Architecture:
         """What the logits say now."""
