@@ -148,7 +148,10 @@ def at_8_bits(teacher: Teacher) -> float:
 def write_uniform(args: argparse.Namespace) -> None:
     """Leaves an architecture."""
     check_outputs(args.out)
-    (inner,), (ends,) = bits_of(args.bits), bits_of(args.ends or args.bits)
+    both = bits_of(args.bits), bits_of(args.ends or args.bits)
+    if any(len(b) > 1 for b in both):
+        raise ValueError("--bits and --ends are one width each: 8, or 4x7")
+    (inner,), (ends,) = both
     teacher, space = Teacher(find(args.model)), synthesis_space((inner, ends) if ends != inner else (inner,))
     model = made(teacher, space, None)
     arch = uniform(model, space, "depthwise5", inner)
@@ -167,6 +170,8 @@ def search(args: argparse.Namespace) -> None:
     cost = teacher.cost(model)
     plan = Plan(args.epochs, args.warmup, args.rate, args.logit_rate, args.search, muon=False)
     budget = Target(args.budget * at_8_bits(teacher), PRESSURE)
+    if (least := cost.reach()[0]) > budget.cost:
+        raise ValueError(f"the cheapest network takes {least / budget.cost * args.budget:.3f} of 8 bits everywhere")
     searcher = Searcher(model, space, cost, budget, plan, args.steps, seed=args.seed, loss=relative_error)
     config = {"plan": vars(plan), "budget": args.budget, "bits": space.bits, "options": space.options,
               "steps": args.steps, "batch": args.batch,

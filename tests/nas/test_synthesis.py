@@ -100,6 +100,8 @@ def test_search_train_eval(tiny_bundle: Path, photo: NDArray, tmp_path: Path, ca
         ([*judged[:5], "64"], "QPs are 0"),
         ([*judged[:-1], "unheard-of"], "no model unheard-of"),
         ([*options, "--batch", "0"], "at least 1"),
+        ([*options, "--budget", "0.01"], "cheapest network"),
+        (["uniform", "--bits", "4,8", "--out", str(hand), *judged[-2:]], "one width each"),
         ([*options, "--batch", "3"], "other options"),
     ):
         assert synthesis.main(wrong) == 1 and message in capsys.readouterr().err
