@@ -268,12 +268,11 @@ class SearchSpace:
 
     def fixed(
         self, inputs: int, outputs: int, kernel: int, bits: Bits = 8, signed: bool = False, stride: int = 1,
-        padded: bool = True, bias: bool = False, balanced: bool = False,
+        padded: bool = True,
     ) -> QConv2d:  # fmt: skip
         """A quantized layer that is not searched. bits: one width, of which a pair is (weights, activations)."""
         return QConv2d(
-            inputs, outputs, (kernel, kernel), 1, checked((bits,)), self.state, signed, self.quantizer, stride, padded,
-            bias, balanced,
+            inputs, outputs, (kernel, kernel), 1, checked((bits,)), self.state, signed, self.quantizer, stride, padded
         )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ from nas.runs import Folder, check_finite, check_outputs, ended, photographs, re
 from nas.search import bits_of
 from nas.searcher import Batch, Plan, Searcher, Target
 from nas.space import Architecture, Choice, SearchSpace
-from nas.spaces.synthesis import LADDER, Synthesis, load, synthesis_space
+from nas.spaces.synthesis import LADDER, Synthesis, load, offered, synthesis_space
 from nas.training import Plan as TrainingPlan
 from nas.training import Training
 from quant.export import export_onnx, qcdq
@@ -125,6 +125,8 @@ def made(teacher: Teacher, space: SearchSpace, architecture: Architecture | None
     """A network with the bundle's weights in it. Raises ValueError for an architecture of another space."""
     if architecture and architecture.space != space.name:
         raise ValueError(f"this architecture is of {architecture.space or 'another space'}, not of {space.name}")
+    if architecture and any(c.op not in offered(n) for n, c in architecture.choices.items()):
+        raise ValueError(f"this architecture has operations that {space.name} does not offer where they are")
     if architecture and architecture.options != space.options:
         raise ValueError(f"this architecture is of another version of {space.name}: search it again")
     with space.using(architecture):

@@ -47,6 +47,11 @@ OWN: dict[str, Callable[..., nn.Module]] = {
 POINT, DEPTHWISE = ("point",), ("depthwise5", "depthwise3")
 
 
+def offered(position: str) -> tuple[str, ...]:
+    """The operations at a position, by its name."""
+    return DEPTHWISE if position.endswith("/mix") else POINT
+
+
 class Block(nn.Module):
     """codec.network's token-mixing block: a depthwise convolution between 1x1, then a gated MLP. It keeps its residual
     paths."""
@@ -55,7 +60,7 @@ class Block(nn.Module):
         super().__init__()
         c = channels
         self.enter, self.leave = space.choice(f"{name}/in", c, c), space.choice(f"{name}/out", c, c)
-        self.spread = space.choice(f"{name}/mix", c, c, DEPTHWISE)
+        self.spread = space.choice(f"{name}/mix", c, c, offered(f"{name}/mix"))
         self.gate, self.back = space.choice(f"{name}/gate", c, 2 * hidden), space.choice(f"{name}/back", hidden, c)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -95,7 +95,10 @@ def test_search_train_eval(tiny_bundle: Path, photo: NDArray, tmp_path: Path, ca
     made_by_hand = Architecture.load(hand).choices
     assert {n for n, c in made_by_hand.items() if c.bits == 8} == {"up", "head"}
     assert {c.bits for c in made_by_hand.values()} == {8, (4, 8)}
+    odd = tmp_path / "odd.json"
+    odd.write_text(hand.read_text().replace("depthwise5", "point"))
     for wrong, message in (
+        (["train", str(odd), *work, "--out", str(tmp_path / "odd")], "does not offer"),
         (["eval", str(run), *judged[2:]], "network.pt"),
         ([*judged[:5], "64"], "QPs are 0"),
         ([*judged[:-1], "unheard-of"], "no model unheard-of"),
