@@ -62,7 +62,7 @@ Reals reals(const RealArray& x) {
 
 void ranges_of(int threads, RealArray x, Array<uint32_t> bits) {
     if (x.ndim() != 2) throw std::invalid_argument("x must be (n, c)");
-    expect(bits, x.shape(1), "bits");
+    expect(bits, 2 * x.shape(1), "bits");
     const Reals from = reals(x);
     ranges(quantize(), threads, from.type, x.shape(0), x.shape(1), from.data, bits.data());
 }

@@ -31,13 +31,12 @@ const Quantize& quantize() {
 }
 
 void ranges(const Quantize& q, int threads, Real type, size_t n, size_t c, const void* x, uint32_t* bits) {
-    std::fill_n(bits, c, 0u);
+    std::fill_n(bits, 2 * c, 0u);
     deal(threads, n, 1, n * c, [&](size_t first, size_t last) {
-        std::vector<uint32_t> own(c);
+        std::vector<uint32_t> own(2 * c);
         q.ranges(type, first, last, c, x, own.data());
 #pragma omp critical
-        for (size_t i = 0; i < c; ++i)
-            bits[i] = std::max(bits[i] & 0x7FFFFFFFu, own[i] & 0x7FFFFFFFu) | ((bits[i] | own[i]) & 0x80000000u);
+        for (size_t i = 0; i < own.size(); ++i) bits[i] = std::max(bits[i], own[i]);
     });
 }
 

@@ -38,8 +38,8 @@ struct Bytes {
 
 struct Quantize {
     const char* name;
-    // The largest |x| of each channel, as the bits of a float (NaN and infinity are at least 0x7F800000), and whether
-    // any is negative: bit 31 is set then.
+    // The largest |x| of each channel, as the bits of a float (NaN and infinity are at least 0x7F800000), then the size
+    // of the most negative x of each, 0 where none is.
     void (*ranges)(Real type, size_t first, size_t last, size_t c, const void* x, uint32_t* bits);
     // Rows first..last of x -> bytes of a product's left side: codes + 128, and 128 beyond c.
     void (*rows)(Real type, size_t first, size_t last, size_t c, const void* x, Rounding how, Bytes to);

@@ -48,9 +48,10 @@ inline uint32_t bits_of(const float* x) {
 }
 inline uint16_t bits_of(const bf16* x) { return *x; }
 
-// kBlock channels or fewer of some rows: the largest size and whether there is a sign.
+// kBlock channels or fewer of some rows: to the largest size, and that of the most negative number.
 template <typename T>
-void ranges_of(size_t count, size_t c, size_t width, const T* __restrict x, uint32_t* __restrict bits) {
+void ranges_of(size_t count, size_t c, size_t width, const T* __restrict x, uint32_t* __restrict sizes,
+               uint32_t* __restrict negative) {
     using Bits = decltype(bits_of(x));
     constexpr unsigned kUp = 32 - 8 * sizeof(Bits);
     constexpr auto kSize = Bits(~Bits(0)) >> 1;
@@ -67,11 +68,10 @@ void ranges_of(size_t count, size_t c, size_t width, const T* __restrict x, uint
         for (size_t row = 0; row < count; ++row)
             for (size_t i = 0; i < width; ++i) see(x + row * c, i);
     for (size_t i = 0; i < width; ++i) {
-        // The largest of all bits has the sign of any, and then is that of the most negative number: -0 is not
-        // negative.
-        const bool negative = uint32_t(signs[i]) << kUp > 0x80000000u;
-        bits[i] = std::max(bits[i] & 0x7FFFFFFFu, uint32_t(peak[i]) << kUp) | (negative ? 0x80000000u : 0) |
-                  (bits[i] & 0x80000000u);
+        // The largest of all bits has the sign of any, and then is the most negative number's: -0 is size 0.
+        const uint32_t largest = uint32_t(signs[i]) << kUp;
+        sizes[i] = std::max(sizes[i], uint32_t(peak[i]) << kUp);
+        negative[i] = std::max(negative[i], largest >> 31 ? largest & 0x7FFFFFFFu : 0);
     }
 }
 
@@ -81,17 +81,16 @@ void ranges_as(size_t first, size_t last, size_t c, const T* x, uint32_t* bits) 
     size_t count = last - first;
     if (c && c < kBlock && kBlock % c == 0) {  // several rows side by side are as one of kBlock channels
         const size_t rows = kBlock / c;
-        uint32_t many[kBlock];
-        for (size_t i = 0; i < kBlock; ++i) many[i] = bits[i % c];
-        ranges_of(count / rows, kBlock, kBlock, x, many);
+        uint32_t sizes[kBlock] = {}, negative[kBlock] = {};
+        ranges_of(count / rows, kBlock, kBlock, x, sizes, negative);
         for (size_t i = 0; i < kBlock; ++i) {
-            uint32_t& to = bits[i % c];
-            to = std::max(to & 0x7FFFFFFFu, many[i] & 0x7FFFFFFFu) | ((to | many[i]) & 0x80000000u);
+            bits[i % c] = std::max(bits[i % c], sizes[i]);
+            bits[c + i % c] = std::max(bits[c + i % c], negative[i]);
         }
         x += count / rows * kBlock, count %= rows;
     }
     for (size_t from = 0; from < c; from += kBlock)
-        ranges_of(count, c, std::min(kBlock, c - from), x + from, bits + from);
+        ranges_of(count, c, std::min(kBlock, c - from), x + from, bits + from, bits + c + from);
 }
 
 void ranges(Real type, size_t first, size_t last, size_t c, const void* x, uint32_t* bits) {

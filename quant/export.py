@@ -174,12 +174,14 @@ def qonnx(model: Any) -> Any:
             g.nodes.append(node)
             continue
         a, name = _attributes(node), node.output[0]
-        scale, zero = (
-            g.constant(f"{name}.{n}", v, kinds.FLOAT) for n, v in (("scale", 2.0 ** a["power"]), ("zero", 0.0))
+        half = 2 ** (a["bits"] - 1)
+        lowest = a.get("lowest", -half)  # weights have none: they are in range
+        signed, narrow = lowest in (-half, 1 - half), lowest == 1 - half
+        scale, zero, width = (
+            g.constant(f"{name}.{n}", float(v), kinds.FLOAT)
+            for n, v in (("scale", 2.0 ** a["power"]), ("zero", 0 if signed else -lowest), ("bits", a["bits"]))
         )
-        width, source = g.constant(f"{name}.bits", float(a["bits"]), kinds.FLOAT), node.input[0]
-        signed = a.get("lowest", -1) < 0
-        narrow = a.get("lowest") == 1 - 2 ** (a["bits"] - 1)  # codes of nas go one further; weights are in range
+        source = node.input[0]
         if node.op_type == "Weight":
             g.gone.add(source)
             source = g.constant(f"{name}.values", g.arrays[source] * 2.0 ** a["power"], kinds.FLOAT)

@@ -22,7 +22,7 @@ from quant.activation import ReLU
 from quant.conv import Conv2d
 from quant.linear import Linear
 from quant.norm import L1BatchNorm2d, L1LayerNorm, l1_normalize
-from quant.quantizers import code_range
+from quant.shift import activation_range
 
 SAMPLE = 1 << 14  # numbers of each layer's input that scales are chosen by
 END_BITS = 8
@@ -159,7 +159,7 @@ def freeze(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         config = getattr(m, "config", None)
         bits_w, bits_a = (config.bits_w, config.bits_a) if config else (END_BITS, END_BITS)
         sample = torch.cat(samples[name]) if samples[name] else torch.zeros(1)
-        lowest, largest = code_range(bits_a, bool((sample < 0).any()))
+        lowest, largest = activation_range(sample, bits_a)
         _put(model, name, Frozen(m, bits_w, best_power(sample, lowest, largest), lowest, largest, bits_a))
     for name, m in list(model.named_modules()):
         if isinstance(m, L1LayerNorm):

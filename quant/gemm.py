@@ -123,15 +123,16 @@ def expect_native(x: Tensor) -> None:
         raise ValueError(f"an operator of narrowbit takes dense float32 or bfloat16, not {x.dtype} {tuple(x.stride())}")
 
 
-def ranges(x: Tensor) -> tuple[Tensor, bool]:
-    """The largest |x| of each channel of x (n, c), as of reals, and whether anything is negative. Raises NonFinite."""
-    bits = torch.zeros(x.shape[1], dtype=torch.int32)
+def ranges(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each channel of x (n, c), as of reals: the largest |x|, and the size of the most negative x, 0 where none is.
+    Raises NonFinite."""
+    bits = torch.zeros(2, x.shape[1], dtype=torch.int32)
     if x.numel():
         _gemm.ranges(torch.get_num_threads(), *arrays(x, bits.view(torch.uint32)))
-    found = (bits & 0x7FFFFFFF).view(torch.float32)
+    found, negative = bits.view(torch.float32)
     if not bool(torch.isfinite(found).all()):
         raise NonFinite("a tensor to be quantized holds NaN or infinity")
-    return found, bool((bits < 0).any())
+    return found, negative
 
 
 def check_groups(bits: int, groups: int) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.quantizers import code_range, largest_code, peak
-from quant.shift import activations, channel, two_sided, weights
+from quant.quantizers import largest_code, peak
+from quant.shift import activation_range, activations, channel, two_sided, weights
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def convolve(
         right = codes[g * outputs // groups : (g + 1) * outputs // groups].flatten(1).t()
         sums.append(multiply(part.reshape(-1, ky * kx * of_group), right).view(*part.shape[:3], -1))
     y = torch.cat(sums, 3) * (made.scale.view(()) * of_w.scale.view(()))
-    lowest = code_range(bits_a, bool((last < 0).any()))[0]
+    lowest, _ = activation_range(last, bits_a)
     found = torch.stack([made.scale.view(()), of_w.scale.view(()), made.scale.new_tensor(float(lowest))])
     return y.to(x.dtype).permute(0, 3, 1, 2), made.codes, codes, found
 

@@ -5,6 +5,8 @@ Arithmetic is float32 in a fixed order without fused operations, so that kernels
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,10 +24,17 @@ def largest_code(bits: int) -> int:
     return (1 << (bits - 1)) - 1
 
 
-def code_range(bits: int, signed: bool) -> tuple[int, int]:
-    """The least and the largest code of activations: -7..7 or 0..15 for 4 bits; 8 bits are always signed."""
+def code_range(bits: int, negative: float, peak: float) -> tuple[int, int]:
+    """The least and the largest code of activations, from the size of their most negative number and the largest size.
+
+    -7..7 of 4 bits, or where no negative number is half as large as the largest, all codes that the bits have, and no
+    more below 0 than needed: 0..15 after ReLU, -4..59 of 6 bits after GELU. Those are even in number, so that what adds
+    them to a code before it rounds (QONNX) rounds ties alike. 8 bits are always signed. (Ours.)
+    """
     q = largest_code(bits)
-    return (-q, q) if signed or bits == 8 else (0, 2 * q + 1)
+    codes = 2 * q + 1
+    below = 2 * math.ceil(codes * negative / (negative + peak) / 2) if negative else 0
+    return (-q, q) if bits == 8 or 2 * negative >= peak > 0 or below >= q else (-below, codes - below)
 
 
 def clipping_ratio(bits: int) -> float:

@@ -74,13 +74,19 @@ def per_tensor(x: Tensor, bits: int, seed: int | None = None) -> Codes:
 
 
 def activations(x: Tensor, bits: int) -> Codes:
-    """As weights; where nothing is negative, as after ReLU, codes are 0..2^bits-1 (bits below 8)."""
-    return _to_nearest(x, *code_range(bits, bool((x < 0).any())), bits)
+    """As weights, but for their ends."""
+    return _to_nearest(x, *activation_range(x, bits), bits)
+
+
+def activation_range(x: Tensor, bits: int) -> tuple[int, int]:
+    """quant.quantizers.code_range of x. Raises NonFinite."""
+    largest = float(peak(x))
+    return code_range(bits, max(-float(x.amin()), 0.0) if x.numel() else 0.0, largest)
 
 
 def weights(w: Tensor, bits: int) -> Codes:
     """One scale, to the nearest; 4 bits and less are clipped (quant.quantizers.clipping_ratio)."""
-    return _to_nearest(w, *code_range(bits, True), bits)
+    return _to_nearest(w, -largest_code(bits), largest_code(bits), bits)
 
 
 def _to_nearest(x: Tensor, lowest: int, largest: int, bits: int) -> Codes:

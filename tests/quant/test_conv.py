@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 torch = pytest.importorskip("torch")
-from torch import Tensor  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 import quant  # noqa: E402
 from quant.config import ShiftQuantConfig  # noqa: E402
@@ -23,7 +23,16 @@ CASES = [  # inputs, outputs, kernel, stride, padding, groups, height, width
     (5, 10, 3, 1, 1, 5, 40, 6),
     (1, 1, 2, 3, 3, 1, 3, 3),
 ]
-KINDS = ("channel", "position", "two_sided", "bfloat16", "position, bfloat16", "positive", "six bits")
+KINDS = (
+    "channel",
+    "position",
+    "two_sided",
+    "bfloat16",
+    "position, bfloat16",
+    "positive",
+    "six bits",
+    "six bits after GELU",
+)
 
 
 def exact(made: quant.Codes) -> Tensor:
@@ -35,13 +44,14 @@ def exact(made: quant.Codes) -> Tensor:
 def test_all_three_products_are_those_of_the_codes(case: tuple, kind: str) -> None:
     inputs, outputs, kernel, stride, padding, groups, height, width = case
     random = torch.Generator().manual_seed(height)
-    bits = 6 if kind == "six bits" else 4
+    bits = 6 if "six bits" in kind else 4
     scheme = next((s for s in ("position", "two_sided") if s in kind), "channel")
     config = ShiftQuantConfig(bits, bits, bits, 3 if bits == 6 else 4, scheme)
     layer = Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, config=config)
     real = torch.bfloat16 if "bfloat16" in kind else torch.float32
     x = torch.randn(2, inputs, height, width, generator=random).to(real)
-    x = (x.abs() if kind == "positive" else x).requires_grad_()
+    x = nn.functional.gelu(2 * x) if "GELU" in kind else x.abs() if kind == "positive" else x
+    x.requires_grad_()
     torch.manual_seed(5)
     seed = int(torch.randint(1 << 31, ()).item())
     torch.manual_seed(5)

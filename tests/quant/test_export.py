@@ -11,7 +11,7 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 from torch import Tensor, nn  # noqa: E402
 
-from quant import export, training  # noqa: E402
+from quant import export, quantize_, training  # noqa: E402
 from quant.config import ShiftQuantConfig  # noqa: E402
 from quant.freeze import Frozen, Quantize, best_power, freeze  # noqa: E402
 from quant.train import main as train  # noqa: E402
@@ -95,6 +95,25 @@ def test_qonnx_executes_to_the_same_numbers() -> None:
         assert np.allclose(found, frozen(x[:2]).numpy(), atol=1e-4)
 
 
+def test_codes_after_gelu_are_the_same_in_both_forms() -> None:
+    execution = pytest.importorskip("qonnx.core.onnx_exec")
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.transformation.infer_shapes import InferShapes
+
+    made = nn.Sequential(nn.LeakyReLU(2.0**-5), nn.Linear(64, 8))  # as GELU, but that ties stay ties
+    quantize_(made, ShiftQuantConfig(6, 6, 6, 3))
+    x = torch.arange(-512, 512).view(16, 64) / 64
+    frozen = freeze(made, [x])
+    assert (frozen[1].lowest, frozen[1].largest) == (-2, 61)
+    with torch.no_grad():
+        y = frozen(x).numpy()
+    assert np.array_equal(run(export.qcdq(export.traced(frozen, x)), x, False), y)
+    wrapped = ModelWrapper(export.qonnx(export.traced(frozen, x)))
+    wrapped.set_tensor_shape("x", [16, 64])
+    found = execution.execute_onnx(wrapped.transform(InferShapes()), {"x": x.numpy()})["y"]
+    assert np.allclose(found, y, atol=1e-6)
+
+
 def test_files_are_as_small_as_their_bits() -> None:
     sizes = {}
     for bits in (4, 6, 8):
@@ -126,8 +145,6 @@ def test_a_layer_whose_output_is_used_twice_is_not_folded() -> None:
         def forward(self, x: Tensor) -> Tensor:
             y = self.conv(x)
             return self.norm(y) + 5 * y
-
-    from quant import quantize_
 
     model = quantize_(Twice(), ShiftQuantConfig())
     model(torch.randn(2, 3, 8, 8) * 3 + 1)

@@ -21,11 +21,11 @@ from torch import Tensor, nn  # noqa: E402
 
 from quant import export, portable, reference  # noqa: E402
 from quant.freeze import Frozen, best_power  # noqa: E402
-from quant.quantizers import code_range  # noqa: E402
 from quant.rtl import program, simulate  # noqa: E402
 from quant.rtl.engine import Shape  # noqa: E402
 from quant.rtl.kinds import KINDS  # noqa: E402
 from quant.rtl.layer import Layer  # noqa: E402
+from quant.shift import activation_range  # noqa: E402
 
 Sums = NDArray[np.int64]
 STRIDE, PADDING, GROUPS = 2, 1, 2
@@ -64,7 +64,7 @@ def case(kind: str, bits: int, seed: int) -> Case:
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(random.standard_normal(tuple(layer.weight.shape))))
     inputs = torch.from_numpy(x.astype(np.float32))
-    lowest, largest = code_range(bits, bool((inputs < 0).any()))
+    lowest, largest = activation_range(inputs, bits)
     frozen = Frozen(layer, bits, best_power(inputs, lowest, largest), lowest, largest, bits)
     frozen.factor.fill_(1.0)
     return Case(frozen, inputs)

@@ -12,6 +12,7 @@ from torch import Tensor  # noqa: E402
 
 import quant  # noqa: E402
 from quant import optimal, reference  # noqa: E402
+from quant.quantizers import code_range  # noqa: E402
 
 
 def spread(rows: int, channels: int, seed: int = 0) -> Tensor:
@@ -75,6 +76,33 @@ def test_more_than_four_bits_reach_to_the_largest(bits: int) -> None:
     x = torch.randn(200, 100, generator=torch.Generator().manual_seed(3))
     assert torch.equal(quant.weights(x, bits).codes, quant.per_tensor(x, bits).codes)
     assert torch.equal(quant.activations(x, bits).codes, quant.per_tensor(x, bits).codes)
+
+
+@pytest.mark.parametrize(
+    ("bits", "negative", "peak", "ends"),
+    [
+        (4, 0.0, 2.0, (0, 15)),
+        (4, 0.0, 0.0, (0, 15)),
+        (4, 2.0, 2.0, (-7, 7)),
+        (4, 1.0, 2.0, (-7, 7)),
+        (4, 0.1, 2.0, (-2, 13)),
+        (6, 0.17, 4.0, (-4, 59)),
+        (6, 1e-9, 4.0, (-2, 61)),
+        (7, 0.17, 4.0, (-6, 121)),
+        (8, 0.17, 4.0, (-127, 127)),
+        (2, 0.1, 2.0, (-1, 1)),
+    ],
+)
+def test_codes_are_where_activations_are(bits: int, negative: float, peak: float, ends: tuple[int, int]) -> None:
+    assert code_range(bits, negative, peak) == ends
+
+
+def test_after_gelu_nearly_all_codes_are_above_zero() -> None:
+    x = torch.nn.functional.gelu(torch.randn(200, 100, generator=torch.Generator().manual_seed(3)))
+    made = quant.activations(x, 6)
+    assert int(made.codes.min()) >= -4 and int(made.codes.max()) == 59
+    error, signed = ((y.values() - x).square().mean() for y in (made, quant.per_tensor(x, 6)))
+    assert error < 0.4 * signed
 
 
 def test_what_cannot_be_quantized_is_named() -> None:
