@@ -19,6 +19,8 @@ def isa() -> str:
 def pack(b: Any, panels: Any, corrections: Any) -> None: ...
 def multiply(threads: int, a: Any, panels: Any, corrections: Any, c: Any) -> None: ...
 def ranges(threads: int, x: Any, bits: Any) -> None: ...
+def row_ranges(threads: int, x: Any, factors: Any, bits: Any) -> None: ...
+def scaled_ranges(threads: int, x: Any, factors: Any, sizes: Any) -> None: ...
 def rows(
     threads: int, x: Any, inverse: Any, shifts: Any, lowest: int, largest: int, seed: int | None, bytes: Any
 ) -> None: ...
@@ -28,6 +30,14 @@ def saved_size(images: int, height: int, width: int, inputs: int, groups: int, b
 def convolve_forward(
     threads: int, x: Any, inverse: Any, shifts: Any, lowest: int, largest: int, bits: int, weights: Any, groups: int,
     stride: int, padding: int, scale: float, y: Any, saved: Any,
+) -> None: ...  # fmt: skip
+def multiply_rows(
+    threads: int, x: Any, rows: Any, lowest: int, largest: int, bits: int, weights: Any, columns: int, scale: Any,
+    scale_w: Any, y: Any, saved: Any,
+) -> None: ...  # fmt: skip
+def multiply_rows_backward(
+    threads: int, dy: Any, inverse: Any, rows: Any, inverse_w: Any, rows_w: Any, largest: int, seed: int | None,
+    bits: int, lowest: int, saved: Any, weights: Any, columns: int, scale: Any, dx: Any, wanted: bool, dw: Any | None,
 ) -> None: ...  # fmt: skip
 def convolve_backward(
     threads: int, dy: Any, inverse: Any, shifts: Any, inverse_w: Any | None, shifts_w: Any | None, of_rows: int,

@@ -201,7 +201,7 @@ size_t saved_bytes(const Shape& s, unsigned bits) {
 }
 
 void convolve_forward(int threads, const Shape& s, Reals x, Rounding how, unsigned bits, const int8_t* weights,
-                      float scale, Reals y, uint8_t* saved) {
+                      Scales scales, Reals y, uint8_t* saved) {
     const Gemm& g = gemm();
     const Quantize& q = quantize();
     const size_t ci = s.inputs / s.groups, co = s.outputs / s.groups, picture = saved_bytes(s, bits);
@@ -224,8 +224,12 @@ void convolve_forward(int threads, const Shape& s, Reals x, Rounding how, unsign
                     g.multiply(0, s.columns, co, right[group].stretches(), {from, s.stride * frame.position(), 4},
                                right[group].right(), sums.data() + group * co, s.outputs);
                 }
-                const size_t to = (image * s.rows + row) * sums.size();
-                q.scaled(y.type, sums.size(), sums.data(), scale, static_cast<uint8_t*>(y.data) + to * size_of(y.type));
+                const size_t first = (image * s.rows + row) * s.columns, size = s.outputs * size_of(y.type);
+                auto* to = static_cast<uint8_t*>(y.data) + first * size;
+                if (!scales.rows) q.scaled(y.type, sums.size(), sums.data(), scales.all, to);
+                for (size_t column = 0; scales.rows && column < s.columns; ++column)
+                    q.scaled_by(y.type, s.outputs, sums.data() + column * s.outputs, scales.rows[first + column],
+                                scales.outputs, to + column * size);
             }
         }
     });
@@ -254,11 +258,12 @@ void convolve_backward(int threads, const Shape& s, Reals dy, Rounding for_dx, c
                 }
                 const size_t at = ((image * s.height + y) * s.width + p.x) * s.inputs, size = size_of(dx.type);
                 auto* to = static_cast<uint8_t*>(dx.data) + at * size;
-                if (s.stride == 1)
+                const float* own = for_dx.rows ? scales + (image * s.height + y) * s.width : nullptr;
+                if (s.stride == 1 && !own)
                     q.scaled(dx.type, columns * s.inputs, sums.data(), scales[image], to);
                 else
                     for (size_t column = 0; column < columns; ++column)
-                        q.scaled(dx.type, s.inputs, sums.data() + column * s.inputs, scales[image],
+                        q.scaled(dx.type, s.inputs, sums.data() + column * s.inputs, own ? own[column] : scales[image],
                                  to + column * s.stride * s.inputs * size);
             }
     };

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "conv.hpp"
 #include "gemm.hpp"
@@ -65,6 +66,21 @@ void ranges_of(int threads, RealArray x, Array<uint32_t> bits) {
     expect(bits, 2 * x.shape(1), "bits");
     const Reals from = reals(x);
     ranges(quantize(), threads, from.type, x.shape(0), x.shape(1), from.data, bits.data());
+}
+
+// bits (2, n): the largest size of each row, and that of its most negative number; factors (c).
+void row_ranges_of(int threads, RealArray x, Array<const float> factors, Array<uint32_t> bits) {
+    if (x.ndim() != 2) throw std::invalid_argument("x must be (n, c)");
+    expect(factors, x.shape(1), "factors"), expect(bits, 2 * x.shape(0), "bits");
+    const Reals from = reals(x);
+    row_ranges(quantize(), threads, from.type, x.shape(0), x.shape(1), from.data, factors.data(), bits.data());
+}
+
+void scaled_ranges_of(int threads, RealArray x, Array<const float> factors, Array<uint32_t> sizes) {
+    if (x.ndim() != 2) throw std::invalid_argument("x must be (n, c)");
+    expect(factors, x.shape(0), "factors"), expect(sizes, x.shape(1), "sizes");
+    const Reals from = reals(x);
+    scaled_ranges(quantize(), threads, from.type, x.shape(0), x.shape(1), from.data, factors.data(), sizes.data());
 }
 
 // inverse and shifts for c channels of all pictures, or of each.
@@ -128,7 +144,56 @@ void forward(int threads, RealArray x, Array<const float> inverse, Array<const u
     const Shape s = shape_of(x, y, weights, groups, stride, padding);
     check_saved(s, bits, saved);
     convolve_forward(threads, s, reals(x), rounding(1, s.inputs, inverse, shifts, lowest, largest, std::nullopt), bits,
-                     weights.data(), scale, reals(y), saved.data());
+                     weights.data(), {scale}, reals(y), saved.data());
+}
+
+// Rows in pictures of one line of `columns`, with scales of their own, as inputs and outputs have.
+Shape lines_of(const RealArray& x, const RealArray& y, size_t columns, const Array<const int8_t>& weights) {
+    if (x.ndim() != 2 || y.ndim() != 2 || weights.ndim() != 2 || !columns || x.shape(0) % columns ||
+        y.shape(0) != x.shape(0) || weights.shape(0) != y.shape(1) || weights.shape(1) != x.shape(1))
+        throw std::invalid_argument("x is (rows, inputs), y (rows, outputs), weights (outputs, inputs)");
+    check_depth(x.shape(1) + 3), check_depth(y.shape(1) + 3);
+    if (columns > kMostPositions) throw std::invalid_argument("lines above 133,000 rows");
+    return {x.shape(0) / columns, 1, columns, x.shape(1), y.shape(1), 1, 1, 1, 1, 0, 1, columns};
+}
+
+// Codes of x are x * rows, y the sums times scale and scale_w.
+void multiply_rows(int threads, RealArray x, Array<const float> rows, int lowest, int largest, unsigned bits,
+                   Array<const int8_t> weights, size_t columns, Array<const float> scale, Array<const float> scale_w,
+                   RealArray y, Array<uint8_t> saved) {
+    const Shape s = lines_of(x, y, columns, weights);
+    check_saved(s, bits, saved), expect(rows, x.shape(0), "rows"), expect(scale, x.shape(0), "scale");
+    expect(scale_w, s.outputs, "scale_w");
+    if (largest < 1 || largest > 127 || lowest > 0 || lowest < -largest)
+        throw std::invalid_argument("codes do not fit a byte");
+    const std::vector<float> ones(s.inputs, 1.0f);
+    const std::vector<uint8_t> none(s.inputs);
+    Rounding how{ones.data(), none.data(), 0, float(lowest), float(largest), nullptr};
+    how.rows = rows.data();
+    convolve_forward(threads, s, reals(x), how, bits, weights.data(), {0, scale.data(), scale_w.data()}, reals(y),
+                     saved.data());
+}
+
+// Codes of dy are dy * inverse * rows, for dx and for dw; dx is the sums times scale.
+void multiply_rows_backward(int threads, RealArray dy, Array<const float> inverse, Array<const float> rows,
+                            Array<const float> inverse_w, Array<const float> rows_w, int largest,
+                            std::optional<uint32_t> seed, unsigned bits, int lowest, Array<uint8_t> saved,
+                            Array<const int8_t> weights, size_t columns, Array<const float> scale, RealArray dx,
+                            bool wanted, std::optional<Array<int64_t>> dw) {
+    const Shape s = lines_of(dx, dy, columns, weights);
+    check_saved(s, bits, saved), expect(scale, dy.shape(0), "scale");
+    expect(inverse, s.outputs, "inverse"), expect(inverse_w, s.outputs, "inverse_w");
+    expect(rows, dy.shape(0), "rows"), expect(rows_w, dy.shape(0), "rows_w");
+    if (dw) expect(*dw, weights.size(), "dw");
+    if (largest < 1 || largest > 127) throw std::invalid_argument("codes do not fit a byte");
+    const std::vector<uint8_t> none(s.outputs);
+    const float most = float(largest);
+    Rounding for_dx{inverse.data(), none.data(), 0, -most, most, seed ? &*seed : nullptr}, for_dw = for_dx;
+    for_dx.rows = rows.data(), for_dw.inverse = inverse_w.data(), for_dw.rows = rows_w.data();
+    Reals to = reals(dx);
+    if (!wanted) to.data = nullptr;
+    convolve_backward(threads, s, reals(dy), for_dx, &for_dw, bits, lowest, saved.data(), weights.data(), scale.data(),
+                      to, dw ? dw->data() : nullptr);
 }
 
 // inverse_w and shifts_w: for the gradient of the weights, where that has codes of its own. of_rows: groups of
@@ -234,6 +299,8 @@ NB_MODULE(_gemm, m) {
     m.def("pack", &pack, "b"_a, "panels"_a, "corrections"_a, release);
     m.def("multiply", &multiply_arrays, "threads"_a, "a"_a, "panels"_a, "corrections"_a, "c"_a.noconvert(), release);
     m.def("ranges", &ranges_of, "threads"_a, "x"_a, "bits"_a.noconvert(), release);
+    m.def("row_ranges", &row_ranges_of, "threads"_a, "x"_a, "factors"_a, "bits"_a.noconvert(), release);
+    m.def("scaled_ranges", &scaled_ranges_of, "threads"_a, "x"_a, "factors"_a, "sizes"_a.noconvert(), release);
     m.def("rows", &rows_of, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a, "largest"_a, "seed"_a.none(),
           "bytes"_a.noconvert(), release);
     m.attr("LINE") = kLine;
@@ -254,6 +321,11 @@ NB_MODULE(_gemm, m) {
     m.def("convolve_forward", &forward, "threads"_a, "x"_a, "inverse"_a, "shifts"_a, "lowest"_a, "largest"_a,
           "bits"_a.noconvert(), "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scale"_a, "y"_a.noconvert(),
           "saved"_a.noconvert(), release);
+    m.def("multiply_rows", &multiply_rows, "threads"_a, "x"_a, "rows"_a, "lowest"_a, "largest"_a, "bits"_a.noconvert(),
+          "weights"_a, "columns"_a, "scale"_a, "scale_w"_a, "y"_a.noconvert(), "saved"_a.noconvert(), release);
+    m.def("multiply_rows_backward", &multiply_rows_backward, "threads"_a, "dy"_a, "inverse"_a, "rows"_a, "inverse_w"_a,
+          "rows_w"_a, "largest"_a, "seed"_a.none(), "bits"_a.noconvert(), "lowest"_a, "saved"_a.noconvert(),
+          "weights"_a, "columns"_a, "scale"_a, "dx"_a.noconvert(), "wanted"_a, "dw"_a.none(), release);
     m.def("convolve_backward", &backward, "threads"_a, "dy"_a, "inverse"_a, "shifts"_a, "inverse_w"_a.none(),
           "shifts_w"_a.none(), "of_rows"_a, "range"_a, "largest"_a, "seed"_a.none(), "bits"_a.noconvert(), "lowest"_a,
           "saved"_a.noconvert(), "weights"_a, "groups"_a, "stride"_a, "padding"_a, "scales"_a, "dx"_a.noconvert(),

@@ -40,6 +40,23 @@ void ranges(const Quantize& q, int threads, Real type, size_t n, size_t c, const
     });
 }
 
+void row_ranges(const Quantize& q, int threads, Real type, size_t n, size_t c, const void* x, const float* factors,
+                uint32_t* bits) {
+    deal(threads, n, 1, n * c,
+         [&](size_t first, size_t last) { q.row_ranges(type, first, last, c, x, factors, bits, bits + n); });
+}
+
+void scaled_ranges(const Quantize& q, int threads, Real type, size_t n, size_t c, const void* x, const float* factors,
+                   uint32_t* sizes) {
+    std::fill_n(sizes, c, 0u);
+    deal(threads, n, 1, n * c, [&](size_t first, size_t last) {
+        std::vector<uint32_t> own(c);
+        q.scaled_ranges(type, first, last, c, x, factors, own.data());
+#pragma omp critical
+        for (size_t i = 0; i < c; ++i) sizes[i] = std::max(sizes[i], own[i]);
+    });
+}
+
 void rows(const Quantize& q, int threads, Real type, size_t n, size_t c, size_t stride, const void* x, Rounding how,
           uint8_t* bytes) {
     deal(threads, n, 1, n * c, [&](size_t first, size_t last) {

@@ -4,8 +4,9 @@
 // x (n, c) is float32 or bfloat16. A code is x * inverse[c], clamped to lowest..largest and rounded to the nearest,
 // ties to even, or where there is a seed floor(x * inverse + u) with quant.random_bits's u of its place; then shifted
 // left by shifts[c]. With `groups` a row has an exponent e of its own instead, the largest below `groups` for which its
-// largest |x| * 2^e is within `range`: codes are of x * 2^e, and shifted by groups - 1 - e. Compiled without fused
-// multiply-adds, which would round otherwise. Knows no Python.
+// largest |x| * 2^e is within `range`: codes are of x * 2^e, and shifted by groups - 1 - e. With `rows` it has a factor
+// of its own: codes are of x * (inverse[c] * rows[row]). Compiled without fused multiply-adds, which would round
+// otherwise. Knows no Python.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +29,7 @@ struct Rounding {
     const uint32_t* seed;
     int groups = 0;
     float range = 0;
+    const float* rows = nullptr;
 };
 
 // Where bytes of rows lie: row i is `stride` after row i - 1, but that a new line begins every `width` rows.
@@ -41,10 +43,18 @@ struct Quantize {
     // The largest |x| of each channel, as the bits of a float (NaN and infinity are at least 0x7F800000), then the size
     // of the most negative x of each, 0 where none is.
     void (*ranges)(Real type, size_t first, size_t last, size_t c, const void* x, uint32_t* bits);
+    // The same of each row, of x * factors[c]: sizes[row] and negative[row].
+    void (*row_ranges)(Real type, size_t first, size_t last, size_t c, const void* x, const float* factors,
+                       uint32_t* sizes, uint32_t* negative);
+    // To sizes (c): the largest |x| * factors[row] of each channel.
+    void (*scaled_ranges)(Real type, size_t first, size_t last, size_t c, const void* x, const float* factors,
+                          uint32_t* sizes);
     // Rows first..last of x -> bytes of a product's left side: codes + 128, and 128 beyond c.
     void (*rows)(Real type, size_t first, size_t last, size_t c, const void* x, Rounding how, Bytes to);
     // n sums times a scale -> real numbers.
     void (*scaled)(Real type, size_t n, const int32_t* sums, float scale, void* x);
+    // The same, times a factor of each.
+    void (*scaled_by)(Real type, size_t n, const int32_t* sums, float scale, const float* factors, void* x);
     // n bytes, codes + 128, of `bits` (4, 6 or 8) bits from `lowest` on -> as many bits each, and back. n a multiple
     // of 4: what is packed takes n * bits / 8 bytes.
     void (*pack)(size_t n, unsigned bits, int lowest, const uint8_t* bytes, uint8_t* packed);
@@ -70,6 +80,10 @@ const Quantize& quantize();
 
 // All rows, split over OpenMP threads.
 void ranges(const Quantize& q, int threads, Real type, size_t n, size_t c, const void* x, uint32_t* bits);
+void row_ranges(const Quantize& q, int threads, Real type, size_t n, size_t c, const void* x, const float* factors,
+                uint32_t* bits);
+void scaled_ranges(const Quantize& q, int threads, Real type, size_t n, size_t c, const void* x, const float* factors,
+                   uint32_t* sizes);
 void rows(const Quantize& q, int threads, Real type, size_t n, size_t c, size_t stride, const void* x, Rounding how,
           uint8_t* bytes);
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "quantize.hpp"
 #include "reals.hpp"
@@ -97,6 +98,43 @@ void ranges(Real type, size_t first, size_t last, size_t c, const void* x, uint3
     with_type(type, [&](auto t) { ranges_as(first, last, c, static_cast<const decltype(t)*>(x), bits); });
 }
 
+template <typename T>
+void row_ranges_as(size_t first, size_t last, size_t c, const T* __restrict x, const float* __restrict factors,
+                   uint32_t* __restrict sizes, uint32_t* __restrict negative) {
+    for (size_t row = first; row < last; ++row) {
+        uint32_t peak = 0, signs = 0;
+        for (size_t i = 0; i < c; ++i) {
+            const float v = load(x + row * c + i) * factors[i];
+            const uint32_t u = bits_of(&v);
+            peak = std::max(peak, u & 0x7FFFFFFFu), signs = std::max(signs, u);
+        }
+        sizes[row] = peak, negative[row] = signs >> 31 ? signs & 0x7FFFFFFFu : 0;
+    }
+}
+
+void row_ranges(Real type, size_t first, size_t last, size_t c, const void* x, const float* factors, uint32_t* sizes,
+                uint32_t* negative) {
+    with_type(type, [&](auto t) {
+        row_ranges_as(first, last, c, static_cast<const decltype(t)*>(x), factors, sizes, negative);
+    });
+}
+
+template <typename T>
+void scaled_ranges_as(size_t first, size_t last, size_t c, const T* __restrict x, const float* __restrict factors,
+                      uint32_t* __restrict sizes) {
+    for (size_t row = first; row < last; ++row)
+        for (size_t i = 0; i < c; ++i) {
+            const float v = load(x + row * c + i) * factors[row];
+            sizes[i] = std::max(sizes[i], bits_of(&v) & 0x7FFFFFFFu);
+        }
+}
+
+void scaled_ranges(Real type, size_t first, size_t last, size_t c, const void* x, const float* factors,
+                   uint32_t* sizes) {
+    with_type(type,
+              [&](auto t) { scaled_ranges_as(first, last, c, static_cast<const decltype(t)*>(x), factors, sizes); });
+}
+
 template <bool kChance, typename T>
 inline void code(const T* from, const float* inverse, const uint8_t* shifts, const Rounding& how, uint32_t bits,
                  uint8_t* to) {
@@ -150,6 +188,7 @@ void rows_as(size_t first, size_t last, size_t c, const T* __restrict x, Roundin
     const size_t together = c && c < kBlock && kBlock % c == 0 && to.stride == c ? kBlock / c : 0;
     float inverse[kBlock];
     uint8_t shifts[kBlock];
+    std::vector<float> scaled(how.rows ? c : 0);
     for (size_t row = 0; !how.groups && row < together; ++row)
         std::copy_n(how.inverse, c, inverse + row * c), std::copy_n(how.shifts, c, shifts + row * c);
     for (; first < last; first += to.width, to.data += to.line) {
@@ -162,6 +201,8 @@ void rows_as(size_t first, size_t last, size_t c, const T* __restrict x, Roundin
                     const OfRow own = of_row(c, x + (row + r) * c, how);
                     std::fill_n(inverse + r * c, c, own.inverse), std::fill_n(shifts + r * c, c, own.shift);
                 }
+                for (size_t r = 0; how.rows && r < together; ++r)
+                    for (size_t i = 0; i < c; ++i) inverse[r * c + i] = how.inverse[i] * how.rows[row + r];
                 codes<kChance>(kBlock, x + row * c, inverse, shifts, how, uint32_t(row * c), seed, bytes);
             }
         for (; row < end; ++row, bytes += to.stride) {
@@ -169,7 +210,9 @@ void rows_as(size_t first, size_t last, size_t c, const T* __restrict x, Roundin
                 const OfRow own = of_row(c, x + row * c, how);
                 codes<kChance, 0>(c, x + row * c, &own.inverse, &own.shift, how, uint32_t(row * c), seed, bytes);
             } else {
-                codes<kChance>(c, x + row * c, how.inverse, how.shifts, how, uint32_t(row * c), seed, bytes);
+                for (size_t i = 0; i < scaled.size(); ++i) scaled[i] = how.inverse[i] * how.rows[row];
+                codes<kChance>(c, x + row * c, how.rows ? scaled.data() : how.inverse, how.shifts, how,
+                               uint32_t(row * c), seed, bytes);
             }
             std::fill(bytes + c, bytes + to.stride, uint8_t(128));
         }
@@ -193,6 +236,16 @@ void scaled_as(size_t n, const int32_t* __restrict sums, float scale, T* __restr
 
 void scaled(Real type, size_t n, const int32_t* sums, float scale, void* x) {
     with_type(type, [&](auto t) { scaled_as(n, sums, scale, static_cast<decltype(t)*>(x)); });
+}
+
+template <typename T>
+void scaled_by_as(size_t n, const int32_t* __restrict sums, float scale, const float* __restrict factors,
+                  T* __restrict x) {
+    for (size_t i = 0; i < n; ++i) store(float(sums[i]) * scale * factors[i], x + i);
+}
+
+void scaled_by(Real type, size_t n, const int32_t* sums, float scale, const float* factors, void* x) {
+    with_type(type, [&](auto t) { scaled_by_as(n, sums, scale, factors, static_cast<decltype(t)*>(x)); });
 }
 
 // Halves, quarters lie side by side, so that loops are vectors: the first n / 2 codes are in the low nibbles. Of six
@@ -310,7 +363,8 @@ void relu_backward(Real type, size_t first, size_t last, const void* dy, const u
 }  // namespace
 
 extern const Quantize kQuantize;
-const Quantize kQuantize = {ISA_NAME, ranges, rows, scaled, pack, unpack, interleave, totals, relu, relu_backward};
+const Quantize kQuantize = {ISA_NAME, ranges, row_ranges, scaled_ranges, rows, scaled,       scaled_by,
+                            pack,     unpack, interleave, totals,        relu, relu_backward};
 
 }  // namespace ISA
 }  // namespace narrowbit

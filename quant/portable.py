@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.quantizers import largest_code, peak
+from quant.quantizers import largest_code, nearest, peak, stochastic
 from quant.shift import activation_range, activations, channel, two_sided, weights
 
 
@@ -92,4 +92,43 @@ def gradients(
         dx = (torch.cat(dx_parts, 3) * (scale_dx * found[1] * power)).to(dy.dtype).permute(0, 3, 1, 2)
     if wanted[1]:
         dw = (torch.cat(dw_parts) * (scale_dw * found[0] * power)).permute(0, 3, 1, 2)
+    return dx, dw
+
+
+def row_ranges(x: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """As quant.product.row_ranges."""
+    values = x.float() * factors
+    return values.abs().amax(1), (-values).amax(1).clamp(min=0)
+
+
+def column_range(x: Tensor, factors: Tensor) -> Tensor:
+    """As quant.product.column_range."""
+    return (x.float() * factors[:, None]).abs().amax(0)
+
+
+def multiply_rows(
+    x: Tensor, codes: Tensor, scale: Tensor, scale_w: Tensor, lowest: int, largest: int
+) -> tuple[Tensor, Tensor]:
+    """As quant.product.multiply, y and the codes of x, a byte each."""
+    made = nearest(x.float(), (1 / scale)[:, None], lowest, largest)
+    y = multiply(made, codes.t()) * scale[:, None] * scale_w
+    return y.to(x.dtype), made
+
+
+def multiply_rows_backward(
+    dy: Tensor, saved: Tensor, codes: Tensor, scale: Tensor, scale_w: Tensor, of_rows: Tensor, of_outputs: Tensor,
+    bits_g: int, seed: int | None, wanted: list[bool],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As quant.product.gradients, with the scales that the codes of dy have for the one and the other."""
+    q, given = largest_code(bits_g), dy.float()
+
+    def made(inverse: Tensor) -> Tensor:
+        return nearest(given, inverse, -q, q) if seed is None else stochastic(given, inverse, bits_g, seed)
+
+    dx, dw = dy.new_empty(0), scale.new_empty(0)
+    if wanted[0]:
+        dx = (multiply(made(scale_w * (1 / of_rows)[:, None]), codes) * of_rows[:, None]).to(dy.dtype)
+    if wanted[1]:
+        for_dw = made((1 / of_outputs) * scale[:, None])
+        dw = multiply(for_dw.t().contiguous(), saved) * of_outputs[:, None]
     return dx, dw

@@ -6,8 +6,11 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 import quant  # noqa: E402
+from quant import product  # noqa: E402
 from quant.config import ShiftQuantConfig  # noqa: E402
-from quant.linear import Linear, columns  # noqa: E402
+from quant.linear import Linear  # noqa: E402
+from quant.product import columns  # noqa: E402
+from quant.quantizers import clipping_ratio, code_range, nearest, stochastic  # noqa: E402
 
 
 def given(rows: int, inputs: int, outputs: int) -> tuple[Linear, Tensor, Tensor]:
@@ -43,31 +46,84 @@ def test_all_three_products_are_those_of_the_codes(rows: int, inputs: int, outpu
         assert found is not None and torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(6, 9, 20), (2, 3, 9, 20), (11, 20)])
-def test_two_sided_scales_are_those_of_sequences(shape: tuple[int, ...]) -> None:
-    g = torch.Generator().manual_seed(1)
-    layer = Linear(20, 12, bias=False, config=ShiftQuantConfig(scheme="two_sided", rounding="nearest"))
-    x = torch.randn(shape, generator=g).requires_grad_()
+@pytest.mark.parametrize(
+    ("shape", "bits", "kind"),
+    [
+        ((6, 9, 20), 4, "normal"),
+        ((2, 3, 9, 16), 6, "normal"),
+        ((11, 70), 8, "normal"),
+        ((1031, 64), 6, "after GELU"),
+        ((300, 128), 6, "bfloat16 after GELU"),
+        ((40, 12), 4, "positive"),
+        ((1, 1), 2, "normal"),
+    ],
+)
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_two_sided_products_have_exact_scales_of_rows_and_outputs(
+    shape: tuple[int, ...], bits: int, kind: str, rounding: str
+) -> None:
+    g = torch.Generator().manual_seed(len(shape) + bits)
+    layer = Linear(shape[-1], 12, bias=False, config=ShiftQuantConfig(bits, bits, bits, 1, "two_sided", rounding))
+    x = torch.randn(shape, generator=g) * torch.logspace(-1, 1, shape[-2]).view(-1, 1)
+    x = nn.functional.gelu(x) if "GELU" in kind else x.abs() if kind == "positive" else x
     dy = torch.randn((*shape[:-1], 12), generator=g) * torch.logspace(-3, 0, shape[0]).view(-1, *[1] * (len(shape) - 1))
-    layer(x).backward(dy)
-    samples = dy.view(-1, shape[-2] if len(shape) > 2 else 1, 12)
-    for_x, for_w = (quant.two_sided(samples, 4, 4, dim=dim).values().view(-1, 12) for dim in (2, 0))
-    w, xs = quant.weights(layer.weight.detach(), 4).values(), quant.activations(x.detach(), 4).values()
-    assert x.grad is not None and torch.allclose(x.grad.view(-1, 20), for_x @ w, rtol=1e-4, atol=1e-6)
-    assert layer.weight.grad is not None
-    assert torch.allclose(layer.weight.grad, for_w.T @ xs.view(-1, 20), rtol=1e-4, atol=1e-5)
+    real = torch.bfloat16 if "bfloat16" in kind else torch.float32
+    x, dy = x.to(real).requires_grad_(), dy.to(real)
+    torch.manual_seed(4)
+    seed = int(torch.randint(1 << 31, ()).item())
+    torch.manual_seed(4)
+    y = layer(x)
+    y.backward(dy)
+
+    q, rows, given = (
+        quant.quantizers.largest_code(bits),
+        x.detach().float().view(-1, shape[-1]),
+        dy.float().view(-1, 12),
+    )
+    peak, negative = rows.abs().amax(1), (-rows).amax(1).clamp(min=0)
+    lowest, largest = code_range(bits, float(negative.max()), float(peak.max()))
+    ratio = clipping_ratio(bits)
+    of_x = torch.maximum(peak / largest, negative / max(-lowest, 1)) * ratio
+    of_w = layer.weight.detach().abs().amax(1) / q * ratio
+    xs = nearest(rows, (1 / of_x)[:, None], lowest, largest).double() * of_x.double()[:, None]
+    codes_w = nearest(layer.weight.detach(), (1 / of_w)[:, None], -q, q).double()
+
+    def rounded(inverse: Tensor) -> Tensor:
+        made = nearest(given, inverse, -q, q) if rounding == "nearest" else stochastic(given, inverse, bits, seed)
+        return made.double()
+
+    of_rows, of_outputs = (given * of_w).abs().amax(1) / q, (given * of_x[:, None]).abs().amax(0) / q
+    dx = rounded((1 / of_rows)[:, None] * of_w) * of_rows.double()[:, None] @ codes_w
+    dw = (rounded((1 / of_outputs) * of_x[:, None]) * of_outputs.double()).T @ (xs / of_x.double()[:, None])
+    near = {"rtol": 2**-7, "atol": 1e-2} if real is torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+    assert x.grad is not None and layer.weight.grad is not None
+    assert torch.allclose(y.detach().double().view(-1, 12), xs @ (codes_w * of_w.double()[:, None]).T, **near)
+    assert torch.allclose(x.grad.double().view(rows.shape), dx, **near)
+    assert torch.allclose(layer.weight.grad.double(), dw, rtol=1e-5, atol=1e-6)
+
+
+def test_operators_of_two_sided_products_trace() -> None:
+    x, w = torch.randn(48, 20), torch.randn(12, 20)
+    torch.library.opcheck(product.multiply, (x, w, 6, 4))
+    _, *kept = product.multiply(x, w, 6, 4)
+    torch.library.opcheck(product.gradients, (torch.randn(48, 12), *kept, 6, 6, torch.tensor(3), [True, False]))
 
 
 def test_no_rows_and_any_number_of_them() -> None:
     layer = Linear(8, 4, config=ShiftQuantConfig())
     assert layer(torch.empty(0, 8)).shape == (0, 4) and layer(torch.empty(3, 0, 8)).shape == (3, 0, 4)
     for rows, expected in ((1, 1), (150, 150), (4096, 128), (1031, 1031), (514, 514), (200_003, 1), (3 * 601, 1803)):
-        assert columns((rows, 8), "channel") == expected
-    assert columns((7, 640, 8), "two_sided") == 640 and columns((7, 8), "two_sided") == 1
+        assert columns(rows) == expected
+    layer = Linear(8, 4, config=ShiftQuantConfig(scheme="two_sided"))
+    x = torch.empty(3, 0, 8, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None and layer.weight.grad is not None and not layer.weight.grad.any()
 
 
-def test_no_float_product_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheme", ["channel", "two_sided"])
+def test_no_float_product_is_computed(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     layer, x, dy = given(8, 16, 16)
+    layer.config = ShiftQuantConfig(scheme=scheme)
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a float product")
@@ -89,8 +145,10 @@ def test_higher_dimensions_and_unwanted_gradients() -> None:
     assert layer.weight.grad is None and x.grad is not None
 
 
-def test_gradients_that_are_not_finite_are_named() -> None:
+@pytest.mark.parametrize("scheme", ["channel", "two_sided"])
+def test_gradients_that_are_not_finite_are_named(scheme: str) -> None:
     layer, x, dy = given(4, 8, 8)
+    layer.config = ShiftQuantConfig(scheme=scheme)
     dy[1, 2] = torch.nan
     with pytest.raises(quant.NonFinite):
         layer(x).backward(dy)

@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
-from quant import conv, gemm, portable, quantize_  # noqa: E402
+from quant import conv, gemm, portable, product, quantize_, quantizers  # noqa: E402
 from quant.config import ShiftQuantConfig  # noqa: E402
 
 DEVICES = [
@@ -35,6 +35,33 @@ def test_all_numbers_are_those_of_the_kernels(device: str, case: tuple, scheme: 
     expected = conv.gradients(dy, *kept, [height, width], 4, *rest)
     found = portable.gradients(dy.to(device), *kept_there, [height, width], *rest)
     for a, b in zip(expected, found, strict=True):
+        assert torch.allclose(a, b.cpu(), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 1, 1), (30, 17, 70), (256, 64, 24)])
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_products_of_rows_are_those_of_the_kernels(
+    device: str, rows: int, inputs: int, outputs: int, bits: int
+) -> None:
+    g = torch.Generator().manual_seed(rows)
+    x, w = nn.functional.gelu(torch.randn(rows, inputs, generator=g)), torch.randn(outputs, inputs, generator=g)
+    y, *kept = product.multiply(x, w, bits, bits)
+    _, codes, scale, scale_w, _ = kept
+    dy = torch.randn(rows, outputs, generator=g) * torch.logspace(-2, 0, outputs)
+    expected = product.gradients(dy, *kept, bits, bits, torch.tensor(7), [True, True])
+    peak, negative = (t.cpu() for t in portable.row_ranges(x.to(device), torch.ones(inputs, device=device)))
+    assert all(
+        torch.equal(a, b) for a, b in zip((peak, negative), product.row_ranges(x, torch.ones(inputs)), strict=True)
+    )
+    _, lowest, largest = product.row_scales(x, bits)
+    there = [t.to(device) for t in (codes, scale, scale_w)]
+    found, made = portable.multiply_rows(x.to(device), *there, lowest, largest)
+    assert torch.equal(y, found.cpu())
+    q = quantizers.largest_code(bits)
+    of_rows, of_outputs = product.row_ranges(dy, scale_w)[0] / q, portable.column_range(dy, scale) / q
+    rest = (*there, of_rows.to(device), of_outputs.to(device), bits, 7, [True, True])
+    for a, b in zip(expected, portable.multiply_rows_backward(dy.to(device), made, *rest), strict=True):
         assert torch.allclose(a, b.cpu(), rtol=1e-6, atol=1e-12)
 
 
