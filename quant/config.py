@@ -22,9 +22,10 @@ def most_groups(bits: int) -> int:
 class ShiftQuantConfig:
     """bits_w, bits_a, bits_g: of weights, activations and gradients; groups: of ShiftQuant on gradients; scheme: one
     tensor for both backward products, grouped by "channel" (the paper's) or by "position" (of a picture; a row of a
-    linear layer's input), or "two_sided", one for each; rounding: of gradients; norm: "l1" replaces batch and layer
-    norms; skip: names of modules that stay, with all in them, by default none (the first and last layers of a network
-    usually should).
+    linear layer's input), or "two_sided", one for each, with exact scales of samples and of channels (of a linear
+    layer's rows and of its weights' outputs too, without groups); rounding: of gradients; norm: "l1" replaces batch and
+    layer norms; skip: names of modules that stay, with all in them, by default none (the first and last layers of a
+    network usually should).
 
     Raises ValueError for what no kernel can do. All defaults are ours.
     """

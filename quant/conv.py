@@ -1,10 +1,10 @@
 """A two-dimensional convolution whose three products are of integers, without unfolding, by kernels that quantize,
 multiply and write one picture after the other (cpp_ext/conv.hpp).
 
-Pictures are channels last in memory, float32 or bfloat16. Activations are 0..2^b-1 where nothing is negative and round
-to the nearest, weights have one scale; gradients are ShiftQuant by output channel, over which the gradient of the input
-sums, or by position, over which that of the weights does, and the same codes serve for both; or they are made twice
-("two_sided").
+Pictures are channels last in memory, float32 or bfloat16. Activations have the codes that they need on either side of 0
+and round to the nearest, weights have one scale; gradients are ShiftQuant by output channel, over which the gradient of
+the input sums, or by position, over which that of the weights does, and the same codes serve for both; or they are made
+twice ("two_sided").
 """
 
 from __future__ import annotations
