@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codec.container import DAMAGED, Container, peek
+from codec.container import DAMAGED, MAX_QP, Container, peek
 from codec.errors import BadInput, CodecError, Corrupt, NotMLIC, OutOfReach, UnknownModel, UnsupportedVersion, install
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ __all__ = [
     "decode", "decode_picture", "encode", "info", "installed_models", "quality_to_qp", "verify",
 ]  # fmt: skip
 
-MAX_QP = 63
 EFFORTS = {5: 0, 7: 200, 8: 500, 9: 2000}  # iterations of refinement
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-import codec
 from codec import files
 from codec.commands import Number, allow_large_pictures, say
 from codec.commands import model as model_option
 from codec.commands import quiet as quiet_option
 from codec.commands import threads as threads_option
 from codec.completion import paths
+from codec.container import MAX_QP
 from codec.errors import install
 
 
@@ -55,7 +55,7 @@ def evaluate(
         qps = sorted({int(part) for part in levels.split(",")})
     except ValueError:
         qps = [-1]
-    if not set(qps) <= set(range(codec.MAX_QP + 1)):
+    if not set(qps) <= set(range(MAX_QP + 1)):
         raise click.BadParameter(f"{levels} is not a list like 0,18,36,63 of levels in 0..63", param_hint="'--qp'")
     from codec import evaluate as suite
     from codec.bundle import find

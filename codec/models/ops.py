@@ -68,10 +68,10 @@ def round_half_up(x: Tensor) -> Tensor:
     return x + (r - x).detach() if x.requires_grad else r
 
 
-def row_exponents(w: Tensor, limit: int = 12) -> Tensor:
+def row_exponents(w: Tensor) -> Tensor:
     """Fractional bits per output row that fill int8: (rows, ...) -> (rows, 1, ...) float."""
     peak = w.detach().abs().flatten(1).amax(1).clamp(min=1e-9).reshape(-1, *[1] * (w.dim() - 1))
-    return torch.floor(torch.log2(127.0 / peak)).clamp(0, limit)
+    return torch.floor(torch.log2(127.0 / peak)).clamp(0, 12)
 
 
 def to_int8_rows(w: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ def depthwise(c: int, kernel: int) -> nn.Conv2d:
     return conv(c, c, kernel, groups=c)
 
 
-def subpixel(c_in: int, c_out: int, kernel: int = 3) -> nn.Sequential:
+def subpixel(c_in: int, c_out: int) -> nn.Sequential:
     """Twice the size: a convolution and a pixel shuffle."""
-    return nn.Sequential(conv(c_in, 4 * c_out, kernel), nn.PixelShuffle(2))
+    return nn.Sequential(conv(c_in, 4 * c_out), nn.PixelShuffle(2))
 
 
 class ChannelNorm(nn.LayerNorm):
