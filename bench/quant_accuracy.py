@@ -41,7 +41,7 @@ CHAR = {
     "fp32": ["--bits", "32"],
     "w8a8g8-l2": ["--bits", "8", "--norm", "keep"],
     "w8a8g8-l1": ["--bits", "8"],
-    "w6a6g6-position-l1": ["--bits", "6", "--groups", "3", "--scheme", "position"],
+    "w6a6g6-two-sided-l2": ["--bits", "6", "--groups", "1", "--scheme", "two_sided", "--norm", "keep"],
 }
 VARIANTS = {"resnet20": RESNET, "resnet20-g3": RESNET_G3, "char": CHAR}
 

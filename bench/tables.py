@@ -72,7 +72,7 @@ ACCURACY = {
     "w4a4g3-two-sided-l1": "gradients of 3 bits, on two sides",
     "w8a8g8-l2": "8 bits, L2 norms in bfloat16",
     "w8a8g8-l1": "8 bits",
-    "w6a6g6-position-l1": "6 bits, gradients by position",
+    "w6a6g6-two-sided-l2": "6 bits on two sides, L2 norms in bfloat16",
 }
 NETWORKS = {"char": "Transformer, characters", "resnet20": "ResNet-20", "resnet20-g3": "ResNet-20"}
 
@@ -85,8 +85,9 @@ def quant_accuracy(result: dict[str, Any]) -> str:
         epochs, unit = schedule[schedule.index("--epochs") + 1], "bit/character" if model == "char" else "%"
         for name in dict.fromkeys(n.split("/")[1] for n in values if n.startswith(f"{model}/")):
             t, d, loss = (values[f"{model}/{name}/{what}"] for what in ("test", "deviation", "loss"))
+            n = 3 if model == "char" else 2
             lines.append(
-                f"| {NETWORKS[model]} | {ACCURACY[name]} | {epochs} | {t:.2f} +- {d:.2f} {unit} | {loss:.3f} |"
+                f"| {NETWORKS[model]} | {ACCURACY[name]} | {epochs} | {t:.{n}f} +- {d:.{n}f} {unit} | {loss:.3f} |"
             )
     told = f"Means and deviations of {result['seeds']} seeds; rows of as many epochs share schedule and seeds. On the "
     told += f"integer kernels, with integer L1 norms where none are named. Source: {source(result)}."

@@ -131,7 +131,7 @@ def test_accuracy_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for _ in range(2):
         assert main(["quant-accuracy", *options, "--json", str(file)]) == 0
     values = {r["name"]: r["value"] for r in json.loads(file.read_text())["rows"]}
-    assert 1 < values["accuracy/char/w6a6g6-position-l1/test"] < 7 and values["accuracy/char/fp32/deviation"] > 0
+    assert 1 < values["accuracy/char/w6a6g6-two-sided-l2/test"] < 7 and values["accuracy/char/fp32/deviation"] > 0
     assert len(list((tmp_path / "runs").glob("*/seed-*/checkpoint.pt"))) == 8
 
 
