@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from cpp_ext import _gemm
     from quant import conv, gemm
-    from quant.linear import columns
+    from quant.product import columns
 
     kept = torch.get_num_threads()
     torch.set_num_threads(args.threads)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if side:  # a 3x3 convolution
             pictures, weights = torch.randn(m // side**2, side, side, k // 9), torch.randn(n, k // 9, 3, 3)
         else:  # a linear layer
-            pictures, weights = a.view(-1, 1, columns(a.shape, "channel"), k), b.view(n, k, 1, 1)
+            pictures, weights = a.view(-1, 1, columns(len(a)), k), b.view(n, k, 1, 1)
         left, right = gemm.shift_quantize(a, 4, 4, 1).bytes, gemm.pack(torch.randint(-7, 8, (n, k), dtype=torch.int8))
         codes = torch.randint(-7, 8, (n, k), dtype=torch.int8).t()
         signed = (left ^ 128).view(torch.int8)[:, :k]
