@@ -3,9 +3,10 @@
     python -m bench nas-sr --data DIR --out RUNS --json FILE
 
 Searches on DIR/photos for a budget of bit operations, by several seeds, against noise and directly; trains what each
-found, uniform networks, the hand rule and random architectures of equal cost by the same schedule and seeds; judges all
-on DIR/sr/Set5 and DIR/sr/Set14. RUNS keeps everything: the same command goes on. Rows nas-sr/NAME/gbitops,
-nas-sr/NAME/SET in dB (means over seeds; found networks have a seed of their own each) and nas-sr/NAME/SET/deviation.
+found, uniform networks, the hand rule, what greed makes of 8 bits and random architectures of equal cost by the same
+schedule and seeds; judges all on DIR/sr/Set5 and DIR/sr/Set14. RUNS keeps everything: the same command goes on. Rows
+nas-sr/NAME/gbitops, nas-sr/NAME/SET in dB (means over seeds; found networks have a seed of their own each) and
+nas-sr/NAME/SET/deviation.
 """
 
 from __future__ import annotations
@@ -87,19 +88,28 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for path in sorted(folder.glob("*.json")):
         name, one = path.stem.rpartition("-")[0] if path.stem.startswith("random") else path.stem, [0]
         nets.setdefault(name, []).append((path, one if name == "random" else list(range(args.seeds))))
-    rows: list[Row] = []
-    for name, architectures in nets.items():
-        trained = []
-        for i, (path, of) in enumerate(architectures):
+
+    def trained(name: str) -> list[Path]:
+        folders = []
+        for i, (path, of) in enumerate(nets[name]):
             out = args.out / "nets" / name / str(i)
             # A found network is trained by the seed that found it.
             options = ["--epochs", args.train_epochs, "--seeds", str(len(of)), "--first-seed", str(of[0])]
             command(train.main, [str(path), *work, "--out", str(out), *options])
-            trained += [out / f"seed-{seed}" for seed in of]
+            folders += [out / f"seed-{seed}" for seed in of]
+        return folders
+
+    widest, folder = trained("uniform-8")[0], args.out / "greedy"
+    greedy = ["--bitops", budget, "--random", "0", "--greedy", str(widest), "--data", str(data / "photos")]
+    command(baselines.main, [*space, "--out", str(folder), *greedy])
+    nets["greedy"] = [(folder / "greedy.json", list(range(args.seeds)))]
+    rows: list[Row] = []
+    for name in nets:
+        folders = trained(name)
         for pictures in SETS:
             file = args.out / "nets" / name / f"{pictures}.json"
             where = ["--pictures", str(data / "sr" / pictures), "--json", str(file)]
-            command(judging.main, [*map(str, trained), *where])
+            command(judging.main, [*map(str, folders), *where])
             scores = json.loads(file.read_text()).values()
             means = [s["mean"] for s in scores]
             if pictures == SETS[0]:

@@ -3,7 +3,9 @@
     python -m nas.baselines --space sr-basic --bitops 4.6G --out runs/baselines
 
 writes for python -m nas.train: uniform-4.json and so on for each of --bits; where 8 is among them, hand.json (8 bits at
-the first position) and hand-ends.json (head, upsampling and tail); with --bitops, random-0.json and so on.
+the first position) and hand-ends.json (head, upsampling and tail); with --bitops, random-0.json and so on. With
+--greedy NET/seed-N --data PHOTOS also greedy.json: what python -m nas.train left, of most bits, gives up bits, position
+by position, where that costs least on photographs, until it is down to --bitops.
 """
 
 from __future__ import annotations
@@ -14,17 +16,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from nas.cost import CostModel
-from nas.quantizers import Bits, pair, said
-from nas.runs import ended, number
+from nas.data import Crops
+from nas.eval import load
+from nas.quantizers import LSQ, Bits, pair, said
+from nas.runs import ended, number, photographs
 from nas.search import INPUT, add_space, bits_of, check, options_of
 from nas.space import Architecture, Choice, SearchSpace, positions, random_architecture
-from nas.spaces import build, space_of
+from nas.spaces import build, network, space_of
 from quant.training import replace
 from rate.cost import BITOPS
 from rate.options import Parser
+
+CROPS, SIDE = 32, 32  # that --greedy judges by, reduced ones
 
 
 def uniform(model: nn.Module, space: SearchSpace, op: str, bits: Bits) -> Architecture:
@@ -97,6 +104,31 @@ def greedy_bits(
     return now
 
 
+def loss_at_other_bits(trained: nn.Module, given: Tensor, wanted: Tensor) -> Callable[[Architecture], float]:
+    """The mean squared error of a trained network's weights at the bits of an architecture; all steps are fitted to
+    `given` (as LSQ's first ones are)."""
+
+    def loss(architecture: Architecture) -> float:
+        model = network(architecture).eval()
+        steps = tuple(f"{name}." for name, m in model.named_modules() if isinstance(m, LSQ))
+        kept = {name: v for name, v in trained.state_dict().items() if not name.startswith(steps)}
+        model.load_state_dict(kept, strict=False)
+        with torch.no_grad():
+            return float((model(given) - wanted).square().mean())
+
+    return loss
+
+
+def greedy(folder: Path, photos: Path, budget: float, space: SearchSpace, cost: CostModel) -> Architecture:
+    """greedy_bits from what nas.train left in a folder. Raises ValueError."""
+    trained, start = load(folder)
+    if (start.space, dict(start.options)) != (space.name, dict(space.options)):
+        raise ValueError(f"{folder} is a network of {start.space} with other options than given here")
+    scale = int(start.options.get("scale", 4))
+    given, wanted = next(iter(Crops(photographs(photos, SIDE * scale), scale, SIDE, CROPS, 1, 0)(0)))
+    return greedy_bits(start, budget, space.bits, cost.of, loss_at_other_bits(trained, given, wanted))
+
+
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
     p = Parser(prog="python -m nas.baselines", description=__doc__)
@@ -106,6 +138,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--bitops", type=number, metavar="N", help="what the random ones cost, within 10 %%: 4.6G")
     p.add_argument("--random", type=int, default=3, metavar="N", help="so many random ones [3]")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
+    p.add_argument("--greedy", type=Path, metavar="NET/seed-N", help="a trained network, to take bits from")
+    p.add_argument("--data", type=Path, metavar="PHOTOS", help="by which those are chosen")
     return p
 
 
@@ -129,6 +163,10 @@ def run(args: argparse.Namespace) -> None:
         low, high = 0.9 * args.bitops, 1.1 * args.bitops
         drawn = random_search(model, space, cost.of, low, high, args.random, args.seed)
         found |= {f"random-{i}": a for i, a in enumerate(drawn)}
+    if args.greedy:
+        if not args.bitops or not args.data:
+            raise ValueError("--greedy takes bits until the network costs --bitops, by the photographs of --data")
+        found["greedy"] = greedy(args.greedy, args.data, args.bitops, space, cost)
     costs = {name: cost.of(arch) for name, arch in found.items()}
     args.out.mkdir(parents=True, exist_ok=True)
     for name, arch in found.items():

@@ -172,7 +172,7 @@ def test_nas_sr_suite(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     line += ["--steps", "2", "--batch", "1", "--crop", "16", "--random", "1", "--json", str(file)]
     assert main(line) == 0
     rows = {r["name"]: r["value"] for r in json.loads(file.read_text())["rows"]}
-    for name in ("searched", "searched-directly", "uniform-4", "uniform-8", "hand", "hand-ends", "random"):
+    for name in ("searched", "searched-directly", "uniform-4", "uniform-8", "hand", "hand-ends", "greedy", "random"):
         assert rows[f"nas-sr/{name}/gbitops"] > 0 and rows[f"nas-sr/{name}/Set14"] > 15
     first = file.read_text()
     assert main(line) == 0 and json.loads(file.read_text())["rows"] == json.loads(first)["rows"]

@@ -84,6 +84,29 @@ def test_baselines_are_architectures(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "architectures of sr-basic cost" in capsys.readouterr().err
 
 
+def test_greed_takes_bits_from_a_trained_network(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--space", "sr-basic", *TINY[:6], "--out", str(tmp_path)]
+    assert baselines.main(options) == 0
+    net = ["--data", str(photos), "--out", str(tmp_path / "net"), "--epochs", "1", *TINY[6:]]
+    assert train.main([str(tmp_path / "uniform-8.json"), *net]) == 0
+    capsys.readouterr()
+    given = ["--bitops", "120M", "--random", "0", "--greedy", str(tmp_path / "net" / "seed-0"), "--data", str(photos)]
+    assert baselines.main([*options, *given]) == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if "greedy" in line)
+    assert 0.06 < float(said.split()[-2]) <= 0.12
+    found = Architecture.load(tmp_path / "greedy.json")
+    assert {c.bits for c in found.choices.values()} == {4, 8}
+    for wrong, message in (
+        ([*options, *given[:-2]], "by the photographs of --data"),
+        ([*options[:2], "--scale", "3", "--out", str(tmp_path), *given], "other options than given here"),
+        ([*options, "--bitops", "120M", "--greedy", str(tmp_path), "--data", str(photos)], "has no trained network"),
+    ):
+        assert baselines.main(wrong) == 1
+        assert message in capsys.readouterr().err
+
+
 def test_trials_in_processes_are_those_in_one(photos: Path, tmp_path: Path) -> None:
     for jobs, name in (("1", "a"), ("2", "b")):
         options = searching(
