@@ -115,7 +115,7 @@ Shape shape_of(const RealArray& x, const RealArray& y, const Array<const int8_t>
         throw std::invalid_argument("pictures are (images, height, width, channels), weights (outputs, y, x, inputs)");
     const Shape s{x.shape(0),       x.shape(1),       x.shape(2), x.shape(3), y.shape(3), groups,
                   weights.shape(1), weights.shape(2), stride,     padding,    y.shape(1), y.shape(2)};
-    if (!groups || !stride || !s.ky || !s.kx || s.inputs % groups || s.outputs % groups ||
+    if (!groups || !stride || !s.ky || !s.kx || s.inputs % groups || s.outputs % groups || !weights.size() ||
         weights.shape(0) != s.outputs || weights.shape(3) != s.inputs / groups)
         throw std::invalid_argument("weights do not fit the pictures");
     const auto fits = [&](size_t n, size_t k, size_t out) {
@@ -149,7 +149,7 @@ void forward(int threads, RealArray x, Array<const float> inverse, Array<const u
 
 // Rows in pictures of one line of `columns`, with scales of their own, as inputs and outputs have.
 Shape lines_of(const RealArray& x, const RealArray& y, size_t columns, const Array<const int8_t>& weights) {
-    if (x.ndim() != 2 || y.ndim() != 2 || weights.ndim() != 2 || !columns || x.shape(0) % columns ||
+    if (x.ndim() != 2 || y.ndim() != 2 || weights.ndim() != 2 || !columns || x.shape(0) % columns || !weights.size() ||
         y.shape(0) != x.shape(0) || weights.shape(0) != y.shape(1) || weights.shape(1) != x.shape(1))
         throw std::invalid_argument("x is (rows, inputs), y (rows, outputs), weights (outputs, inputs)");
     check_depth(x.shape(1) + 3), check_depth(y.shape(1) + 3);

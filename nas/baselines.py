@@ -123,7 +123,9 @@ def greedy(folder: Path, photos: Path, budget: float, space: SearchSpace, cost: 
     """greedy_bits from what nas.train left in a folder. Raises ValueError."""
     trained, start = load(folder)
     if (start.space, dict(start.options)) != (space.name, dict(space.options)):
-        raise ValueError(f"{folder} is a network of {start.space} with other options than given here")
+        raise ValueError(f"{folder} is a network of {start.space} and its options, which are not those given here")
+    if cost.of(start) <= budget:
+        raise ValueError(f"{folder} costs {cost.of(start) / 1e9:.3g}G: there is nothing to give up")
     scale = int(start.options.get("scale", 4))
     given, wanted = next(iter(Crops(photographs(photos, SIDE * scale), scale, SIDE, CROPS, 1, 0)(0)))
     return greedy_bits(start, budget, space.bits, cost.of, loss_at_other_bits(trained, given, wanted))
@@ -135,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     add_space(p)
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of architectures; made if absent")
     p.add_argument("--op", default="conv3", metavar="OP", help="of the uniform ones and the hand rule [conv3]")
-    p.add_argument("--bitops", type=number, metavar="N", help="what the random ones cost, within 10 %%: 4.6G")
+    p.add_argument("--bitops", type=number, metavar="N", help="of random ones, within 10 %%, and a greedy one, at most")
     p.add_argument("--random", type=int, default=3, metavar="N", help="so many random ones [3]")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
     p.add_argument("--greedy", type=Path, metavar="NET/seed-N", help="a trained network, to take bits from")
@@ -156,10 +158,11 @@ def run(args: argparse.Namespace) -> None:
     if 8 in bits:
         found["hand"] = edges8(model, space, args.op, bits[0])
         found["hand-ends"] = edges8(model, space, args.op, bits[0], ("head", "upsample", "tail"))
-    if args.bitops and args.random:
+    if args.bitops:
         least, most = cost.reach()
         if not least <= args.bitops <= most:
             raise ValueError(f"architectures of {args.space} cost {least / 1e9:.3g}G to {most / 1e9:.3g}G")
+    if args.bitops and args.random:
         low, high = 0.9 * args.bitops, 1.1 * args.bitops
         drawn = random_search(model, space, cost.of, low, high, args.random, args.seed)
         found |= {f"random-{i}": a for i, a in enumerate(drawn)}

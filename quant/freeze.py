@@ -22,6 +22,7 @@ from quant.activation import ReLU
 from quant.conv import Conv2d
 from quant.linear import Linear
 from quant.norm import L1BatchNorm2d, L1LayerNorm, l1_normalize
+from quant.product import quantize_outputs
 from quant.shift import activation_range
 
 SAMPLE = 1 << 14  # numbers of each layer's input that scales are chosen by
@@ -66,8 +67,9 @@ class Frozen(nn.Module):
     def __init__(self, layer: nn.Module, bits_w: int, power: int, lowest: int, largest: int, bits_a: int):
         super().__init__()
         weight: Any = layer.weight
-        codes, scale = gemm.quantize_weights(weight, bits_w)
-        mantissa, exponent = math.frexp(float(scale))
+        own = isinstance(layer, Linear) and layer.config.scheme == "two_sided"
+        codes, scale = (quantize_outputs if own else gemm.quantize_weights)(weight, bits_w)
+        _, exponent = math.frexp(float(scale.max()))
         self.power_w, self.bits_w = exponent - 1, bits_w
         self.power, self.lowest, self.largest, self.bits_a = power, lowest, largest, bits_a
         self.register_buffer("codes", codes.contiguous())
@@ -76,7 +78,7 @@ class Frozen(nn.Module):
             self.geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
         each = (len(weight), 1, 1) if self.geometry else (len(weight),)
         bias = torch.zeros(each) if layer.bias is None else layer.bias.detach().float().clone().view(each)
-        self.register_buffer("factor", torch.full(each, 2 * mantissa))
+        self.register_buffer("factor", (scale * 2.0 ** (1 - exponent)).expand(len(weight)).reshape(each).clone())
         self.register_buffer("offset", bias)
 
     def forward(self, x: Tensor) -> Tensor:

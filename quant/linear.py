@@ -29,6 +29,8 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"a linear layer of {self.in_features} inputs was given {tuple(x.shape)}")
+        if not x.numel() or not self.weight.numel():
+            return nn.functional.linear(x, self.weight.to(x.dtype), self.bias)  # of nothing
         rows = x.reshape(x.shape[:-1].numel(), self.in_features)
         if self.config.scheme == "two_sided":
             y = Product.apply(gemm.autocast(rows), self.weight, self.config)

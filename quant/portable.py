@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant.quantizers import largest_code, nearest, peak, stochastic
+from quant.quantizers import largest_code, nearest, peak, reciprocal, stochastic
 from quant.shift import activation_range, activations, channel, two_sided, weights
 
 
@@ -110,7 +110,7 @@ def multiply_rows(
     x: Tensor, codes: Tensor, scale: Tensor, scale_w: Tensor, lowest: int, largest: int
 ) -> tuple[Tensor, Tensor]:
     """As quant.product.multiply, y and the codes of x, a byte each."""
-    made = nearest(x.float(), (1 / scale)[:, None], lowest, largest)
+    made = nearest(x.float(), reciprocal(scale)[:, None], lowest, largest)
     y = multiply(made, codes.t()) * scale[:, None] * scale_w
     return y.to(x.dtype), made
 
@@ -127,8 +127,8 @@ def multiply_rows_backward(
 
     dx, dw = dy.new_empty(0), scale.new_empty(0)
     if wanted[0]:
-        dx = (multiply(made(scale_w * (1 / of_rows)[:, None]), codes) * of_rows[:, None]).to(dy.dtype)
+        dx = (multiply(made(scale_w * reciprocal(of_rows)[:, None]), codes) * of_rows[:, None]).to(dy.dtype)
     if wanted[1]:
-        for_dw = made((1 / of_outputs) * scale[:, None])
+        for_dw = made(reciprocal(of_outputs) * scale[:, None])
         dw = multiply(for_dw.t().contiguous(), saved) * of_outputs[:, None]
     return dx, dw

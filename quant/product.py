@@ -18,7 +18,7 @@ from cpp_ext import _gemm
 from quant import gemm, portable
 from quant.config import ShiftQuantConfig
 from quant.operators import operator
-from quant.quantizers import NonFinite, clipping_ratio, code_range, largest_code, nearest
+from quant.quantizers import NonFinite, clipping_ratio, code_range, largest_code, nearest, reciprocal
 
 ROWS = range(16, 193)  # that kernels take at once: few enough to stay near, and enough to fill them
 
@@ -34,9 +34,10 @@ def _found(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tensors
 
 
-def row_ranges(x: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row of x (n, c) times factors (c): the largest size, and that of the most negative number, 0 where none
+def row_ranges(x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Of each row of x (n, c), times factors (c): the largest size, and that of the most negative number, 0 where none
     is. Raises NonFinite."""
+    factors = x.new_ones(x.shape[1], dtype=torch.float32) if factors is None else factors
     if not x.is_cpu:
         return _found(*portable.row_ranges(x, factors))
     bits = torch.zeros(2, len(x), dtype=torch.int32)
@@ -54,26 +55,26 @@ def column_range(x: Tensor, factors: Tensor) -> Tensor:
 
 
 def _scale(peak: Tensor, q: int) -> Tensor:
-    """Of codes of at most q; 1 where everything is 0. A GPU divides by a tensor, not by a number (quant.shift)."""
-    return torch.where(peak > 0, peak / peak.new_tensor(float(q)), 1.0)
+    """Of codes of at most q; 0 where everything is, which then counts for nothing in the scales of others. A GPU
+    divides by a tensor, not by a number (quant.shift)."""
+    return peak / peak.new_tensor(float(q))
 
 
 def row_scales(x: Tensor, bits: int) -> tuple[Tensor, int, int]:
     """Of activations x (n, c): a scale for each row, and the least and the largest code of all."""
-    peak, negative = row_ranges(x, torch.ones(x.shape[1], device=x.device))
+    peak, negative = row_ranges(x)
     lowest, largest = code_range(bits, float(negative.amax()), float(peak.amax()))
     scale = _scale(peak, largest)
     if lowest:
-        scale = torch.where(peak > 0, torch.maximum(scale, negative / negative.new_tensor(float(-lowest))), 1.0)
+        scale = torch.maximum(scale, _scale(negative, -lowest))
     return scale * clipping_ratio(bits), lowest, largest
 
 
 def quantize_outputs(w: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Codes int8 of weights w (outputs, inputs), and a scale for each output."""
-    w, q = w.detach().float(), largest_code(bits)
-    peak, _ = row_ranges(w, torch.ones(w.shape[1], device=w.device))
-    scale = _scale(peak, q) * clipping_ratio(bits)
-    return nearest(w, (1 / scale)[:, None], -q, q), scale
+    w, q = w.detach().float().contiguous(), largest_code(bits)
+    scale = _scale(row_ranges(w)[0], q) * clipping_ratio(bits)
+    return nearest(w, reciprocal(scale)[:, None], -q, q), scale
 
 
 @operator("linear")
@@ -82,7 +83,7 @@ def multiply(x: Tensor, w: Tensor, bits_a: int, bits_w: int) -> tuple[Tensor, Te
     rows and of outputs; the least code of x. Raises NonFinite."""
     codes, scale_w = quantize_outputs(w, bits_w)
     scale, lowest, largest = row_scales(x, bits_a)
-    end = torch.tensor(lowest)
+    end = torch.tensor(lowest, device=x.device)
     if not x.is_cpu:
         y, saved = portable.multiply_rows(x, codes, scale, scale_w, lowest, largest)
         return y, saved, codes, scale, scale_w, end
@@ -91,7 +92,7 @@ def multiply(x: Tensor, w: Tensor, bits_a: int, bits_w: int) -> tuple[Tensor, Te
     bits, line = gemm.saved_bits(bits_a), columns(len(x))
     saved = torch.empty(_gemm.saved_size(len(x) // line, 1, line, x.shape[1], 1, bits), dtype=torch.uint8)
     from_x, rows, from_w, of_rows, of_outputs, to, kept = gemm.arrays(
-        real, 1 / scale, codes, scale, scale_w, gemm.reals(y), saved
+        real, reciprocal(scale), codes, scale, scale_w, gemm.reals(y), saved
     )
     _gemm.multiply_rows(
         torch.get_num_threads(), from_x, rows, lowest, largest, bits, from_w, line, of_rows, of_outputs, to, kept
@@ -103,8 +104,9 @@ def multiply(x: Tensor, w: Tensor, bits_a: int, bits_w: int) -> tuple[Tensor, Te
 def _(x: Tensor, w: Tensor, bits_a: int, bits_w: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     bits, line = gemm.saved_bits(bits_a), columns(int(x.shape[0]))
     of_line = (line * ((x.shape[1] + 3) // 4 * 4) + 7) // 8 * bits
+    saved = x.new_empty(x.shape[0] // line * of_line, dtype=torch.uint8)
     return (
-        x.new_empty(x.shape[0], w.shape[0]), x.new_empty(x.shape[0] // line * of_line, dtype=torch.uint8),
+        x.new_empty(x.shape[0], w.shape[0]), saved if x.is_cpu else x.new_empty(x.shape, dtype=torch.int8),
         x.new_empty(w.shape, dtype=torch.int8), x.new_empty(x.shape[0], dtype=torch.float32),
         x.new_empty(w.shape[0], dtype=torch.float32), x.new_empty((), dtype=torch.int64),
     )  # fmt: skip
@@ -125,8 +127,9 @@ def gradients(
     dx = torch.empty(len(dy), codes.shape[1], dtype=torch.bfloat16 if dy.dtype is torch.bfloat16 else torch.float32)
     dw = torch.empty(codes.shape, dtype=torch.int64) if wanted[1] else None
     from_dy, inverse, rows, inverse_w, rows_w, kept, from_w, factors, to = gemm.arrays(
-        gemm.reals(dy), scale_w, 1 / of_rows, 1 / of_outputs, scale, saved, codes, of_rows, gemm.reals(dx)
-    )
+        gemm.reals(dy), scale_w, reciprocal(of_rows), reciprocal(of_outputs), scale, saved, codes, of_rows,
+        gemm.reals(dx),
+    )  # fmt: skip
     _gemm.multiply_rows_backward(
         torch.get_num_threads(), from_dy, inverse, rows, inverse_w, rows_w, q, chance, gemm.saved_bits(bits_a),
         int(end), kept, from_w, columns(len(dy)), factors, to, wanted[0], dw,
@@ -149,11 +152,7 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, config: ShiftQuantConfig) -> Tensor:
-        if not x.numel():
-            ctx.config = None
-            ctx.save_for_backward(x, w)
-            return x.new_zeros(len(x), len(w))
-        y, *saved = multiply(gemm.native(x), w, config.bits_a, config.bits_w)
+        y, *saved = multiply(x, w, config.bits_a, config.bits_w)
         # A seed for each pass, from torch's generator.
         seed = torch.randint(1 << 31, ()) if config.rounding == "stochastic" else None
         ctx.save_for_backward(*saved, seed)
@@ -163,11 +162,6 @@ class Product(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = list(ctx.needs_input_grad[:2])
-        if ctx.config is None:
-            x, w = ctx.saved_tensors
-            dx, dw = torch.zeros_like(x), torch.zeros_like(w)
-        else:
-            *saved, seed = ctx.saved_tensors
-            dx, dw = gradients(gemm.native(dy), *saved, ctx.config.bits_a, ctx.config.bits_g, seed, wanted)
+        (*saved, seed), wanted = ctx.saved_tensors, list(ctx.needs_input_grad[:2])
+        dx, dw = gradients(dy, *saved, ctx.config.bits_a, ctx.config.bits_g, seed, wanted)
         return dx if wanted[0] else None, dw if wanted[1] else None, None

@@ -29,7 +29,8 @@ def code_range(bits: int, negative: float, peak: float) -> tuple[int, int]:
 
     -7..7 of 4 bits, or where no negative number is half as large as the largest, all codes that the bits have, and no
     more below 0 than needed: 0..15 after ReLU, -4..59 of 6 bits after GELU. Those are even in number, so that what adds
-    them to a code before it rounds (QONNX) rounds ties alike. 8 bits are always signed. (Ours.)
+    them to a code before it rounds (QONNX) rounds ties alike, and fewer than in signed codes: of 2 and 3 bits there may
+    be no such number. 8 bits are always signed. (Ours.)
     """
     q = largest_code(bits)
     codes = 2 * q + 1
@@ -75,6 +76,12 @@ def peak(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
     if not bool(torch.isfinite(found).all()):
         raise NonFinite("a tensor to be quantized holds NaN or infinity")
     return found
+
+
+def reciprocal(scale: Tensor) -> Tensor:
+    """What values are multiplied by to become codes: 0 where a scale is 0, or too small for its reciprocal, as that of
+    numbers that are all 0 (near enough) is."""
+    return torch.where(scale >= torch.finfo(torch.float32).tiny, 1 / scale, 0.0)
 
 
 def nearest(x: Tensor, inverse: Tensor, lowest: int, largest: int) -> Tensor:

@@ -100,7 +100,7 @@ def test_greed_takes_bits_from_a_trained_network(
     assert {c.bits for c in found.choices.values()} == {4, 8}
     for wrong, message in (
         ([*options, *given[:-2]], "by the photographs of --data"),
-        ([*options[:2], "--scale", "3", "--out", str(tmp_path), *given], "other options than given here"),
+        ([*options, "--adq", *given], "which are not those given here"),
         ([*options, "--bitops", "120M", "--greedy", str(tmp_path), "--data", str(photos)], "has no trained network"),
     ):
         assert baselines.main(wrong) == 1

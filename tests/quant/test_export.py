@@ -14,6 +14,7 @@ from torch import Tensor, nn  # noqa: E402
 from quant import export, quantize_, training  # noqa: E402
 from quant.config import ShiftQuantConfig  # noqa: E402
 from quant.freeze import Frozen, Quantize, best_power, freeze  # noqa: E402
+from quant.product import quantize_outputs  # noqa: E402
 from quant.train import main as train  # noqa: E402
 
 CONFIGS = {
@@ -112,6 +113,18 @@ def test_codes_after_gelu_are_the_same_in_both_forms() -> None:
     wrapped.set_tensor_shape("x", [16, 64])
     found = execution.execute_onnx(wrapped.transform(InferShapes()), {"x": x.numpy()})["y"]
     assert np.allclose(found, y, atol=1e-6)
+
+
+def test_outputs_keep_scales_of_their_own() -> None:
+    made = nn.Sequential(nn.Linear(64, 8))
+    quantize_(made, ShiftQuantConfig(6, 6, 6, 1, "two_sided"))
+    with torch.no_grad():
+        made[0].weight.mul_(torch.logspace(-2, 0, 8)[:, None])
+    x = torch.randn(16, 64)
+    frozen, (codes, scale) = freeze(made, [x]), quantize_outputs(made[0].weight, 6)
+    assert torch.equal(frozen[0].codes, codes)
+    assert torch.allclose(frozen[0].factor * 2.0 ** frozen[0].power_w, scale) and 1 <= float(frozen[0].factor.max()) < 2
+    assert np.allclose(run(export.qcdq(export.traced(frozen, x)), x, False), frozen(x).detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_files_are_as_small_as_their_bits() -> None:

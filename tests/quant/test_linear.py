@@ -102,8 +102,43 @@ def test_two_sided_products_have_exact_scales_of_rows_and_outputs(
     assert torch.allclose(layer.weight.grad.double(), dw, rtol=1e-5, atol=1e-6)
 
 
+def test_rows_and_outputs_of_nothing_but_zeros_change_no_other() -> None:
+    g = torch.Generator().manual_seed(2)
+    x, dy, w = (torch.randn(s, generator=g) for s in ((64, 32), (64, 24), (24, 32)))
+    layer = Linear(32, 24, bias=False, config=ShiftQuantConfig(6, 6, 6, 1, "two_sided", "nearest"))
+
+    def found(x: Tensor, dy: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        layer.weight = nn.Parameter(w.clone())
+        given = x.clone().requires_grad_()
+        y = layer(given)
+        y.backward(dy)
+        assert given.grad is not None and layer.weight.grad is not None
+        return y.detach(), given.grad, layer.weight.grad
+
+    x[3], w[5] = 0, 0
+    y, dx, dw = found(x, dy, w)
+    for near, exact in ((y, x @ w.T), (dx, dy @ w), (dw, dy.T @ x)):
+        assert (near - exact).norm() < 0.05 * exact.norm()
+    assert not y[3].any() and not y[:, 5].any()
+
+
+@pytest.mark.parametrize("scheme", ["channel", "two_sided"])
+def test_types_stay_and_nothing_is_multiplied_by_nothing(scheme: str) -> None:
+    layer = Linear(8, 4, config=ShiftQuantConfig(scheme=scheme))
+    for real in (torch.float16, torch.float64, torch.bfloat16):
+        x = torch.randn(5, 8, dtype=real).t().contiguous().t().requires_grad_()
+        y = layer(x)
+        y.sum().backward()
+        assert y.dtype is real and x.grad is not None and x.grad.dtype is real
+    with pytest.raises(TypeError, match="take real numbers"):
+        layer(torch.ones(5, 8, dtype=torch.int64))
+    for inputs, outputs in ((8, 0), (0, 4)):
+        empty = Linear(inputs, outputs, bias=False, config=ShiftQuantConfig(scheme=scheme))
+        assert empty(torch.randn(5, inputs)).shape == (5, outputs) and not empty(torch.randn(5, inputs)).any()
+
+
 def test_operators_of_two_sided_products_trace() -> None:
-    x, w = torch.randn(48, 20), torch.randn(12, 20)
+    x, w = torch.randn(48, 20), torch.randn(20, 12).t()
     torch.library.opcheck(product.multiply, (x, w, 6, 4))
     _, *kept = product.multiply(x, w, 6, 4)
     torch.library.opcheck(product.gradients, (torch.randn(48, 12), *kept, 6, 6, torch.tensor(3), [True, False]))
