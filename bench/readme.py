@@ -15,7 +15,7 @@ from typing import Any
 from rate.options import Parser
 
 from .report import source
-from .tables import fpga, gemm, l1norm, nas_step, nas_synthesis, quant_accuracy, quant_train
+from .tables import fpga, gemm, l1norm, nas_sr, nas_step, nas_synthesis, quant_accuracy, quant_train
 
 ROOT = Path(__file__).parent.parent
 NAMES = {
@@ -224,6 +224,7 @@ TABLES = {
     "l1norm": ("l1norm", l1norm),
     "quant-accuracy": ("quant-accuracy", quant_accuracy),
     "quant-train": ("quant-train", quant_train),
+    "nas-sr": ("nas-sr", nas_sr),
     "nas-step": ("nas-step", nas_step),
     "nas-synthesis": ("nas-synthesis", nas_synthesis),
     "fpga": ("fpga", fpga),

@@ -84,6 +84,7 @@ def results(tmp_path: Path) -> Path:
         "l1norm",
         "quant-accuracy",
         "quant-train",
+        "nas-sr",
         "nas-step",
         "nas-synthesis",
         "fpga",
