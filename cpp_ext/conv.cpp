@@ -226,10 +226,12 @@ void convolve_forward(int threads, const Shape& s, Reals x, Rounding how, unsign
                 }
                 const size_t first = (image * s.rows + row) * s.columns, size = s.outputs * size_of(y.type);
                 auto* to = static_cast<uint8_t*>(y.data) + first * size;
-                if (!scales.rows) q.scaled(y.type, sums.size(), sums.data(), scales.all, to);
-                for (size_t column = 0; scales.rows && column < s.columns; ++column)
-                    q.scaled_by(y.type, s.outputs, sums.data() + column * s.outputs, scales.rows[first + column],
-                                scales.outputs, to + column * size);
+                if (scales.rows)
+                    for (size_t column = 0; column < s.columns; ++column)
+                        q.scaled_by(y.type, s.outputs, sums.data() + column * s.outputs, scales.rows[first + column],
+                                    scales.outputs, to + column * size);
+                else
+                    q.scaled(y.type, sums.size(), sums.data(), scales.all, to);
             }
         }
     });

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cpp_ext import _gemm
 from quant.operators import operator
-from quant.quantizers import NonFinite, clipping_ratio, largest_code
+from quant.quantizers import clipping_ratio, finite, largest_code
 from quant.shift import exponents, scales
 
 OFFSET = 128  # code 0 as a byte of the left side
@@ -129,9 +129,7 @@ def ranges(x: Tensor) -> tuple[Tensor, Tensor]:
     bits = torch.zeros(2, x.shape[1], dtype=torch.int32)
     if x.numel():
         _gemm.ranges(torch.get_num_threads(), *arrays(x, bits.view(torch.uint32)))
-    found, negative = bits.view(torch.float32)
-    if not bool(torch.isfinite(found).all()):
-        raise NonFinite("a tensor to be quantized holds NaN or infinity")
+    found, negative = finite(bits.view(torch.float32))
     return found, negative
 
 

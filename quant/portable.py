@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quant.quantizers import largest_code, nearest, peak, reciprocal, stochastic
-from quant.shift import activation_range, activations, channel, two_sided, weights
+from quant.shift import activation_range, channel, to_nearest, two_sided, weights
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
@@ -35,7 +35,8 @@ def convolve(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As quant.conv.convolve, but that the codes of x are kept a byte each."""
     last = x.detach().permute(0, 2, 3, 1).float()
-    made, of_w = activations(last, bits_a), weights(w.detach().float(), bits_w)
+    lowest, largest = activation_range(last, bits_a)
+    made, of_w = to_nearest(last, lowest, largest, bits_a), weights(w.detach().float(), bits_w)
     codes = of_w.codes.permute(0, 2, 3, 1).contiguous()
     outputs, ky, kx, of_group = codes.shape
     sums = []
@@ -44,7 +45,6 @@ def convolve(
         right = codes[g * outputs // groups : (g + 1) * outputs // groups].flatten(1).t()
         sums.append(multiply(part.reshape(-1, ky * kx * of_group), right).view(*part.shape[:3], -1))
     y = torch.cat(sums, 3) * (made.scale.view(()) * of_w.scale.view(()))
-    lowest, _ = activation_range(last, bits_a)
     found = torch.stack([made.scale.view(()), of_w.scale.view(()), made.scale.new_tensor(float(lowest))])
     return y.to(x.dtype).permute(0, 3, 1, 2), made.codes, codes, found
 

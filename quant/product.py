@@ -18,7 +18,7 @@ from cpp_ext import _gemm
 from quant import gemm, portable
 from quant.config import ShiftQuantConfig
 from quant.operators import operator
-from quant.quantizers import NonFinite, clipping_ratio, code_range, largest_code, nearest, reciprocal
+from quant.quantizers import clipping_ratio, code_range, finite, largest_code, nearest, reciprocal
 
 ROWS = range(16, 193)  # that kernels take at once: few enough to stay near, and enough to fill them
 
@@ -28,30 +28,26 @@ def columns(rows: int) -> int:
     return next((n for n in reversed(ROWS) if rows % n == 0), rows if 0 < rows <= _gemm.MOST_POSITIONS else 1)
 
 
-def _found(*tensors: Tensor) -> tuple[Tensor, ...]:
-    if not all(bool(torch.isfinite(t).all()) for t in tensors):
-        raise NonFinite("a tensor to be quantized holds NaN or infinity")
-    return tensors
-
-
 def row_ranges(x: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Of each row of x (n, c), times factors (c): the largest size, and that of the most negative number, 0 where none
     is. Raises NonFinite."""
     factors = x.new_ones(x.shape[1], dtype=torch.float32) if factors is None else factors
     if not x.is_cpu:
-        return _found(*portable.row_ranges(x, factors))
-    bits = torch.zeros(2, len(x), dtype=torch.int32)
-    _gemm.row_ranges(torch.get_num_threads(), *gemm.arrays(gemm.reals(x), factors, bits.view(torch.uint32)))
-    return _found(*bits.view(torch.float32))
+        sizes, negative = portable.row_ranges(x, factors)
+    else:
+        bits = torch.zeros(2, len(x), dtype=torch.int32)
+        _gemm.row_ranges(torch.get_num_threads(), *gemm.arrays(gemm.reals(x), factors, bits.view(torch.uint32)))
+        sizes, negative = bits.view(torch.float32)
+    return finite(sizes), negative
 
 
 def column_range(x: Tensor, factors: Tensor) -> Tensor:
     """The largest |x| of each column of x (n, c), times factors (n). Raises NonFinite."""
     if not x.is_cpu:
-        return _found(portable.column_range(x, factors))[0]
+        return finite(portable.column_range(x, factors))
     bits = torch.zeros(x.shape[1], dtype=torch.int32)
     _gemm.scaled_ranges(torch.get_num_threads(), *gemm.arrays(gemm.reals(x), factors, bits.view(torch.uint32)))
-    return _found(bits.view(torch.float32))[0]
+    return finite(bits.view(torch.float32))
 
 
 def _scale(peak: Tensor, q: int) -> Tensor:

@@ -64,6 +64,13 @@ def random_bits(shape: torch.Size | tuple[int, ...], seed: int, device: torch.de
     return torch.cat((x & 0xFFFF, x >> 16), 1).flatten()[:n].reshape(shape)
 
 
+def finite(found: Tensor) -> Tensor:
+    """Ranges as they are. Raises NonFinite."""
+    if not bool(torch.isfinite(found).all()):
+        raise NonFinite("a tensor to be quantized holds NaN or infinity")
+    return found
+
+
 def peak(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
     """max |x| over all dimensions or some, which stay as ones. Raises NonFinite."""
     if dims == ():
@@ -73,9 +80,7 @@ def peak(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
         found = x.new_zeros(shape)
     else:
         found = x.abs().amax(list(range(x.dim())) if dims is None else dims, keepdim=True)
-    if not bool(torch.isfinite(found).all()):
-        raise NonFinite("a tensor to be quantized holds NaN or infinity")
-    return found
+    return finite(found)
 
 
 def reciprocal(scale: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ def per_tensor(x: Tensor, bits: int, seed: int | None = None) -> Codes:
 
 def activations(x: Tensor, bits: int) -> Codes:
     """As weights, but for their ends."""
-    return _to_nearest(x, *activation_range(x, bits), bits)
+    return to_nearest(x, *activation_range(x, bits), bits)
 
 
 def activation_range(x: Tensor, bits: int) -> tuple[int, int]:
@@ -86,10 +86,11 @@ def activation_range(x: Tensor, bits: int) -> tuple[int, int]:
 
 def weights(w: Tensor, bits: int) -> Codes:
     """One scale, to the nearest; 4 bits and less are clipped (quant.quantizers.clipping_ratio)."""
-    return _to_nearest(w, -largest_code(bits), largest_code(bits), bits)
+    return to_nearest(w, -largest_code(bits), largest_code(bits), bits)
 
 
-def _to_nearest(x: Tensor, lowest: int, largest: int, bits: int) -> Codes:
+def to_nearest(x: Tensor, lowest: int, largest: int, bits: int) -> Codes:
+    """One scale, by which the largest size (clipped) is the largest code."""
     scope = peak(x) * clipping_ratio(bits)
     none = torch.zeros_like(scope, dtype=torch.int64)
     inverse, scale = scales(scope, none, largest)
